@@ -1,0 +1,6 @@
+//! The command line.
+
+pub mod dev;
+pub mod guard;
+pub mod servers;
+pub mod stack;
