@@ -1,1 +1,231 @@
-//! store.
+//! PostgreSQL, the truth. The only room that knows SQL.
+//!
+//! Statements live in `sql/queries/`, one file each, prepared once per connection. Writes of more than one statement go
+//! through [`Store::run_tx`].
+
+pub mod config;
+pub mod error;
+pub mod heartbeat;
+pub mod lease;
+pub mod migrate;
+pub mod options;
+pub mod outbox;
+pub mod registry;
+pub mod sql;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+pub use error::StoreError;
+pub use options::DatabaseOptions;
+
+/// Parameters of a statement.
+pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// How long a caller waits for a free connection, and for a new one to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a transaction's work, and then its COMMIT, may take. Beyond it the connection is given up: a Postgres that
+/// is paused answers nothing at all.
+const TX_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a transaction starts over after a serialization failure, a deadlock or a connection that broke before
+/// COMMIT was sent.
+const ATTEMPTS: u32 = 5;
+
+/// The pool of connections to Postgres. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    /// Which replica's work this is: it stands in each event.
+    replica_id: String,
+}
+
+/// One transaction.
+pub struct Tx<'a> {
+    inner: deadpool_postgres::Transaction<'a>,
+    /// Which replica's work this is.
+    pub replica_id: &'a str,
+}
+
+impl Tx<'_> {
+    /// Runs a statement.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+        let statement = self.inner.prepare_cached(sql).await?;
+        Ok(self.inner.query(&statement, params).await?)
+    }
+
+    /// Runs a statement that gives one row or none.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, StoreError> {
+        let statement = self.inner.prepare_cached(sql).await?;
+        Ok(self.inner.query_opt(&statement, params).await?)
+    }
+
+    /// Runs a statement that gives one row.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<Row, StoreError> {
+        let statement = self.inner.prepare_cached(sql).await?;
+        Ok(self.inner.query_one(&statement, params).await?)
+    }
+
+    /// Runs a statement for its effect.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, StoreError> {
+        let statement = self.inner.prepare_cached(sql).await?;
+        Ok(self.inner.execute(&statement, params).await?)
+    }
+}
+
+impl Store {
+    /// A pool of at most `connections`. Connects when it is first used.
+    ///
+    /// # Errors
+    /// When the TLS settings of `options` can't be used.
+    pub fn new(options: &DatabaseOptions, replica_id: &str, connections: usize) -> Result<Self, StoreError> {
+        let config = options.postgres_config(options::Purpose::Serve)?;
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match options.tls()? {
+            Some(tls) => Manager::from_config(config, tls, manager_config),
+            None => Manager::from_config(config, tokio_postgres::NoTls, manager_config),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .build()
+            .map_err(StoreError::defect)?;
+        Ok(Self { pool, replica_id: replica_id.to_owned() })
+    }
+
+    async fn connection(&self) -> Result<Object, StoreError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => StoreError::while_connecting(error),
+            other => StoreError::unavailable(other),
+        })
+    }
+
+    /// Runs `work` in a transaction and commits it. It starts over, a bounded number of times, where Postgres undid it
+    /// for another's sake or the connection broke before COMMIT was sent; so `work` may run more than once.
+    ///
+    /// # Errors
+    /// What `work` gives; [`StoreError::OutcomeUnknown`] when the answer of the COMMIT was lost.
+    pub async fn run_tx<T>(
+        &self,
+        name: &'static str,
+        work: impl AsyncFn(&Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut attempt = 1;
+        loop {
+            match self.attempt_tx(&work).await {
+                Err(error) if error.may_start_over() && attempt < ATTEMPTS => {
+                    tracing::debug!(transaction = name, attempt, cause = %error.chain(), "transaction starts over");
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=10 << attempt))).await;
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempt_tx<T>(&self, work: &impl AsyncFn(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut connection = self.connection().await?;
+        let result = self.in_tx(&mut connection, work).await;
+        if matches!(result, Err(StoreError::TimedOut | StoreError::OutcomeUnknown(_))) {
+            // Something may still be under way on it: close it rather than hand it to the next caller.
+            drop(Object::take(connection));
+        }
+        result
+    }
+
+    async fn in_tx<T>(
+        &self,
+        connection: &mut Object,
+        work: &impl AsyncFn(&Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let working = async {
+            let inner = connection.transaction().await?;
+            let tx = Tx { inner, replica_id: &self.replica_id };
+            let value = work(&tx).await?;
+            Ok::<_, StoreError>((tx, value))
+        };
+        let (tx, value) = timeout(TX_TIMEOUT, working).await.map_err(|_| StoreError::TimedOut)??;
+        match timeout(TX_TIMEOUT, tx.inner.commit()).await {
+            Ok(Ok(())) => Ok(value),
+            Ok(Err(error)) => Err(StoreError::while_committing(error)),
+            Err(_) => Err(StoreError::OutcomeUnknown(None)),
+        }
+    }
+
+    /// Runs one statement by itself: it is its own transaction.
+    ///
+    /// # Errors
+    /// What Postgres says. The statement may have happened when the connection broke; so this is for reads, and for
+    /// writes that may happen twice.
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+        match self.attempt_query(sql, params).await {
+            Err(error) if error.may_start_over() => self.attempt_query(sql, params).await,
+            done => done,
+        }
+    }
+
+    async fn attempt_query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+        let connection = self.connection().await?;
+        let asking = async {
+            let statement = connection.prepare_cached(sql).await?;
+            Ok(connection.query(&statement, params).await?)
+        };
+        match timeout(TX_TIMEOUT, asking).await {
+            Ok(result) => result,
+            Err(_) => {
+                drop(Object::take(connection));
+                Err(StoreError::TimedOut)
+            }
+        }
+    }
+
+    /// Postgres' clock.
+    ///
+    /// # Errors
+    /// When Postgres can't be asked.
+    pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
+        let rows = self.query(sql::CLOCK, &[]).await?;
+        rows.first().map(|row| row.get("now")).ok_or_else(|| StoreError::defect("the clock gave no row"))
+    }
+
+    /// Makes the day partitions of `health_metrics` for today and `days_ahead` more.
+    ///
+    /// # Errors
+    /// When Postgres can't be asked.
+    pub async fn create_partitions(&self, days_ahead: i32) -> Result<(), StoreError> {
+        self.query(sql::PARTITIONS_CREATE, &[&days_ahead]).await.map(|_| ())
+    }
+
+    /// Closes all connections.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// The members of a JSON object; none of what isn't one (the schema sees to it that columns of objects hold objects).
+fn object(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
+    match value {
+        serde_json::Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    }
+}

@@ -1,0 +1,2 @@
+-- Removes records; their history stays.
+DELETE FROM service_registry WHERE id = ANY ($1);

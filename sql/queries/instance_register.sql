@@ -1,0 +1,21 @@
+-- Registers an instance, or replaces its record under a new incarnation. Draining is an operator's word and stays.
+INSERT INTO service_registry AS r
+    (service_name, instance_id, status, heartbeat_interval_seconds, version, host, port, dependencies, metadata)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (service_name, instance_id) DO UPDATE SET
+    incarnation = nextval('incarnations'),
+    status = excluded.status,
+    status_since = CASE WHEN r.status = excluded.status THEN r.status_since ELSE clock_timestamp() END,
+    last_heartbeat = clock_timestamp(),
+    heartbeat_interval_seconds = excluded.heartbeat_interval_seconds,
+    version = excluded.version,
+    host = excluded.host,
+    port = excluded.port,
+    dependencies = excluded.dependencies,
+    metadata = excluded.metadata,
+    config_version = NULL,
+    config_revision = NULL,
+    config_error = NULL,
+    registered_at = clock_timestamp(),
+    updated_at = clock_timestamp()
+RETURNING incarnation;

@@ -1,0 +1,2 @@
+-- The epoch, and which hubs may run on this schema.
+SELECT epoch, oldest_schema FROM hub_meta;

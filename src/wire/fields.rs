@@ -1,0 +1,155 @@
+//! The fields of a request's body, taken one by one; what nobody asked for is refused by name.
+
+use serde_json::{Map, Value};
+
+use super::error::{Error, ErrorCode};
+use super::json;
+use crate::domain::limits::Limits;
+use crate::domain::name::ServiceName;
+
+/// The body of a request while it is decoded.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    members: Map<String, Value>,
+    asked: Vec<&'static str>,
+    service: Option<ServiceName>,
+    limits: &'a Limits,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a body. An empty one is `{}`. `token` is the service that the subject names, if it ends in one.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooLarge`], or [`ErrorCode::BadRequest`] for what isn't strict JSON.
+    pub fn parse(body: &[u8], token: Option<&str>, limits: &'a Limits) -> Result<Self, Error> {
+        let service = token.map(str::parse).transpose().map_err(|rule| Error::field("service_name", rule))?;
+        if body.len() > limits.body_bytes {
+            return Err(Error::too_large("body", limits.body_bytes, "bytes"));
+        }
+        let members = if body.iter().all(u8::is_ascii_whitespace) {
+            Map::new()
+        } else {
+            json::parse_object(body, limits.depth).map_err(|violation| {
+                let error = Error::field(&violation.field, violation.rule);
+                if violation.path.len() > violation.field.len() + 1 { error.with("path", violation.path) } else { error }
+            })?
+        };
+        Ok(Self { members, asked: Vec::new(), service, limits })
+    }
+
+    /// Bounds on what a request may carry.
+    #[must_use]
+    pub fn limits(&self) -> &'a Limits {
+        self.limits
+    }
+
+    /// Takes a field; `null` is as if it were left out.
+    pub fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.asked.push(name);
+        self.members.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Takes a field that `read` understands.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadRequest`] with `rule` when `read` gives `None`.
+    pub fn typed<T>(&mut self, name: &'static str, rule: &str, read: impl FnOnce(Value) -> Option<T>) -> Result<Option<T>, Error> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => read(value).map(Some).ok_or_else(|| Error::field(name, rule)),
+        }
+    }
+
+    /// Takes a text of bounded length.
+    ///
+    /// # Errors
+    /// When it is no text, or too long.
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+        let text = self.typed(name, "must be a text", |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        })?;
+        match text {
+            Some(text) if text.chars().count() > self.limits.text_chars => {
+                Err(Error::too_large(name, self.limits.text_chars, "characters"))
+            }
+            text => Ok(text),
+        }
+    }
+
+    /// Takes a text that `T` can be parsed from.
+    ///
+    /// # Errors
+    /// The rule of `T`'s grammar.
+    pub fn parsed<T>(&mut self, name: &'static str) -> Result<Option<T>, Error>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        self.text(name)?.map(|text| text.parse().map_err(|rule| Error::field(name, rule))).transpose()
+    }
+
+    /// Takes a truth value.
+    ///
+    /// # Errors
+    /// When it is neither `true` nor `false`.
+    pub fn flag(&mut self, name: &'static str) -> Result<Option<bool>, Error> {
+        self.typed(name, "must be true or false", |value| value.as_bool())
+    }
+
+    /// Takes an integer that isn't below `least`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn integer(&mut self, name: &'static str, least: i64) -> Result<Option<i64>, Error> {
+        let rule = format!("must be an integer, {least} or more");
+        self.typed(name, &rule, |value| value.as_i64().filter(|number| *number >= least))
+    }
+
+    /// Takes the `limit` of a list page.
+    ///
+    /// # Errors
+    /// When it lies outside 1 to the most that a page may have.
+    pub fn page_limit(&mut self) -> Result<u32, Error> {
+        let most = self.limits.page_max;
+        let rule = format!("must be an integer from 1 to {most}");
+        let limit = self.typed("limit", &rule, |value| {
+            value.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| (1..=most).contains(limit))
+        })?;
+        Ok(limit.unwrap_or(self.limits.page_default))
+    }
+
+    /// Takes `service_name`, which must agree with the subject where that names the service too.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`] when they disagree; [`ErrorCode::BadRequest`] when neither names one.
+    pub fn service(&mut self) -> Result<ServiceName, Error> {
+        let said = self.parsed::<ServiceName>("service_name")?;
+        match (self.service.take(), said) {
+            (Some(subject), Some(body)) if subject != body => {
+                Err(Error::new(ErrorCode::Forbidden, "service_name: the subject names another service").with("field", "service_name"))
+            }
+            (Some(name), _) | (None, Some(name)) => Ok(name),
+            (None, None) => Err(Error::field("service_name", "is missing")),
+        }
+    }
+
+    /// The fields that were asked for, in order: what the decoder knows.
+    #[must_use]
+    pub fn asked(&self) -> &[&'static str] {
+        &self.asked
+    }
+
+    /// Ends the decoding.
+    ///
+    /// # Errors
+    /// The first field that nobody asked for: a typo must not be silently ignored.
+    pub fn finish(self) -> Result<(), Error> {
+        match self.members.into_iter().next() {
+            None => Ok(()),
+            Some((unknown, _)) => {
+                let shown: String = unknown.chars().take(100).collect();
+                Err(Error::field(&shown, format!("is unknown here; known are: {}", self.asked.join(", "))))
+            }
+        }
+    }
+}

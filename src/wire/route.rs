@@ -1,0 +1,311 @@
+//! All subjects, in one table: subscriptions, client calls and `subjects.md` come from it.
+
+use super::error::ErrorCode;
+
+/// A field of a request, for the reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Its JSON type.
+    pub kind: &'static str,
+    /// Whether it must be there.
+    pub required: bool,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// One subject that the hub serves.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// Which.
+    pub endpoint: Endpoint,
+    /// Its name in the NATS service API.
+    pub name: &'static str,
+    /// Its subject after the prefix; `*` stands for the service.
+    pub pattern: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// What a request may hold.
+    pub fields: &'static [Field],
+    /// Codes of its own, beside those that any call can get.
+    pub errors: &'static [ErrorCode],
+    /// A request's body.
+    pub request: &'static str,
+    /// The answer to it.
+    pub reply: &'static str,
+}
+
+const fn required(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
+    Field { name, kind, required: true, doc }
+}
+
+const fn optional(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
+    Field { name, kind, required: false, doc }
+}
+
+const SERVICE: Field = optional("service_name", "text", "Must agree with the subject.");
+const INSTANCE: Field = optional("instance_id", "text", "Which instance; may be left out while the service has only one.");
+const INCARNATION: Field =
+    optional("incarnation", "integer", "The registration that you got; an older one is refused, so that a delayed message can't touch a successor.");
+const LIMIT: Field = optional("limit", "integer", "Rows of the page, 1 to 1000; left out, 100. A page also ends where a NATS message would be too large.");
+const CURSOR: Field = optional("cursor", "text", "`next_cursor` of the page before.");
+
+const fn register_fields(service: Field) -> [Field; 10] {
+    [
+        service,
+        optional("instance_id", "text", "`[A-Za-z0-9_-]{1,128}`. Left out, it is derived from host and port, so that a restart replaces its own record; without those it is made up."),
+        optional("version", "text", "Version of your software."),
+        optional("host", "text", "Where others reach you."),
+        optional("port", "integer", "1 to 65535."),
+        optional("dependencies", "list of names", "Services and infrastructure components that you need; at most 256."),
+        optional("metadata", "object", "Anything else worth knowing, at most 32 KiB; `hub.services.list` filters by it."),
+        optional("status", "text", "`healthy` (left out), `degraded` or `down`."),
+        optional("heartbeat_interval_seconds", "number", "How often you will beat, 0.1 to 3600. Left out, the hub's setting (30)."),
+        optional("require_dependencies", "true or false", "Refuse unless each dependency is there and not down."),
+    ]
+}
+
+const REGISTER: &[Field] = &register_fields(required("service_name", "text", "`[A-Za-z0-9][A-Za-z0-9_-]{0,99}`."));
+const REGISTER_AS: &[Field] = &register_fields(SERVICE);
+
+const REGISTER_REQUEST: &str = r#"{"service_name":"tick-aggregator","host":"10.0.0.5","port":8002,"dependencies":["nats"]}"#;
+const REGISTER_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","heartbeat_interval_seconds":30.0,"service_timeout_seconds":90.0,"config":null,"dependencies":[{"name":"nats","status":"unknown"}],"warnings":[]}"#;
+const INSTANCE_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":true,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}"#;
+
+macro_rules! routes {
+    ($($endpoint:ident { $($field:ident: $value:expr),* $(,)? })*) => {
+        /// Names each subject that the hub serves.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Endpoint {
+            $(#[allow(missing_docs, reason = "the route's summary says what it is")] $endpoint,)*
+        }
+
+        /// All subjects, in the order of the reference.
+        pub static ROUTES: &[Route] = &[$(Route { endpoint: Endpoint::$endpoint, $($field: $value),* },)*];
+    };
+}
+
+routes! {
+    Register {
+        name: "register",
+        pattern: "register",
+        summary: "A process says that it runs. The same instance id again replaces the record, under a new incarnation.",
+        fields: REGISTER,
+        errors: &[ErrorCode::DependencyUnavailable],
+        request: REGISTER_REQUEST,
+        reply: REGISTER_REPLY,
+    }
+    RegisterAs {
+        name: "register-as",
+        pattern: "register.*",
+        summary: "The same, on a subject that NATS permissions can bind to one service.",
+        fields: REGISTER_AS,
+        errors: &[ErrorCode::DependencyUnavailable],
+        request: r#"{"host":"10.0.0.5","port":8002,"dependencies":["nats"]}"#,
+        reply: REGISTER_REPLY,
+    }
+    Heartbeat {
+        name: "heartbeat",
+        pattern: "heartbeat.*",
+        summary: "An instance is alive, and says how well. The answer tells which config should be in force, so a process that missed a push repairs itself.",
+        fields: &[
+            SERVICE,
+            INSTANCE,
+            INCARNATION,
+            optional("status", "text", "`healthy` (left out), `degraded` or `down`."),
+            optional("metrics", "object", "Numbers by name (`[A-Za-z0-9_.:-]{1,100}`), at most 64."),
+            optional("config_revision", "integer", "The config in force; without `config_error` it clears the error."),
+            optional("config_version", "integer", "The config in force."),
+            optional("config_error", "text", "Why the newest config was refused."),
+        ],
+        errors: &[ErrorCode::NotRegistered, ErrorCode::StaleIncarnation, ErrorCode::AmbiguousInstance],
+        request: r#"{"status":"degraded","metrics":{"cpu":0.93,"lag_ms":1840}}"#,
+        reply: r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","status":"degraded","config":{"version":2,"revision":2,"epoch":1767603540},"heartbeat_interval_seconds":30.0}"#,
+    }
+    Deregister {
+        name: "deregister",
+        pattern: "deregister.*",
+        summary: "An instance says goodbye. Its record goes, its history stays.",
+        fields: &[SERVICE, INSTANCE, INCARNATION],
+        errors: &[ErrorCode::NotRegistered, ErrorCode::StaleIncarnation, ErrorCode::AmbiguousInstance],
+        request: r#"{"instance_id":"10_0_0_5-8002","incarnation":7}"#,
+        reply: r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002"}"#,
+    }
+    ServicesList {
+        name: "services-list",
+        pattern: "services.list",
+        summary: "Who is there, ordered by service and instance.",
+        fields: &[
+            optional("status", "text", "Only instances with this status."),
+            optional("service_name", "text", "Only instances of this service."),
+            optional("metadata", "object", "Only instances whose metadata holds all of this."),
+            optional("include_draining", "true or false", "Left out, draining instances are listed too."),
+            LIMIT,
+            CURSOR,
+        ],
+        errors: &[],
+        request: r#"{"status":"healthy","limit":1}"#,
+        reply: r#"{"services":[{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":false,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}],"next_cursor":"tick-aggregator.10_0_0_5-8002"}"#,
+    }
+    ServicesGet {
+        name: "services-get",
+        pattern: "services.get.*",
+        summary: "Where a service is. `status` is its best instance's; `host` and `port` are those of one healthy instance that isn't draining, spread over calls, else of a degraded one, else null.",
+        fields: &[SERVICE],
+        errors: &[ErrorCode::NotFound],
+        request: "",
+        reply: r#"{"service_name":"tick-aggregator","status":"healthy","host":"10.0.0.5","port":8002,"instances":[{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":false,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}]}"#,
+    }
+    ServicesDrain {
+        name: "services-drain",
+        pattern: "services.drain.*",
+        summary: "An operator takes an instance out of use, or back in. Neither heartbeats nor a restart of the instance undo it.",
+        fields: &[
+            SERVICE,
+            INSTANCE,
+            required("draining", "true or false", "Out of use, or back in."),
+            optional("reason", "text", "Why; it stands in the event."),
+        ],
+        errors: &[ErrorCode::NotFound, ErrorCode::AmbiguousInstance],
+        request: r#"{"draining":true,"reason":"host is replaced"}"#,
+        reply: INSTANCE_REPLY,
+    }
+    ConfigGet {
+        name: "config-get",
+        pattern: "config.get.*",
+        summary: "The active config, from the hub's memory; or any version.",
+        fields: &[
+            SERVICE,
+            optional("version", "integer", "Left out, the active version."),
+            optional("min_revision", "integer", "Answer with this revision or a newer one of the same epoch, or with `not_found`: read your writes on any replica."),
+        ],
+        errors: &[ErrorCode::NotFound],
+        request: "",
+        reply: r#"{"service_name":"tick-aggregator","version":2,"revision":2,"epoch":1767603540,"active":true,"config":{"operational": {"interval": 5}},"checksum":"6b1c…","created_by":"admin","created_at":"2026-01-05T10:00:00.123456Z","comment":null}"#,
+    }
+    ConfigSet {
+        name: "config-set",
+        pattern: "config.set.*",
+        summary: "Publishes a config: commits it, then pushes it to KV. Content that is active already changes nothing.",
+        fields: &[
+            SERVICE,
+            required("config", "object", "The content: at most 400 KiB, 20,000 keys, 64 levels."),
+            optional("created_by", "text", "Who writes it; left out, `unknown`."),
+            optional("comment", "text", "Why."),
+            optional("expected_version", "integer", "Refuse unless this version is active; 0: unless none is."),
+            optional("expected_revision", "integer", "Refuse unless this revision is the newest; 0: unless there never was one."),
+            optional("dry_run", "true or false", "Answer what would happen, and do nothing."),
+            optional("deadline", "RFC 3339 time", "Refuse when the hub gets to it later than this."),
+        ],
+        errors: &[ErrorCode::VersionConflict, ErrorCode::Expired],
+        request: r#"{"config":{"operational":{"interval":5}},"created_by":"admin"}"#,
+        reply: r#"{"service_name":"tick-aggregator","version":2,"revision":2,"epoch":1767603540,"changed":true,"published":true,"warnings":[]}"#,
+    }
+    ConfigHistory {
+        name: "config-history",
+        pattern: "config.history.*",
+        summary: "What was in force when, and by whom; newest first.",
+        fields: &[
+            SERVICE,
+            LIMIT,
+            optional("before_revision", "integer", "Only activations before this one: the last of the page before."),
+        ],
+        errors: &[ErrorCode::NotFound],
+        request: r#"{"limit":1}"#,
+        reply: r#"{"activations":[{"revision":2,"version":2,"action":"published","by":"admin","at":"2026-01-05T10:00:00.123456Z","comment":null}],"versions":[{"version":2,"checksum":"6b1c…","created_by":"admin","created_at":"2026-01-05T10:00:00.123456Z","active":true,"size_bytes":32}]}"#,
+    }
+    ConfigList {
+        name: "config-list",
+        pattern: "config.list",
+        summary: "Which services have a config, ordered by service.",
+        fields: &[LIMIT, CURSOR],
+        errors: &[],
+        request: "",
+        reply: r#"{"configs":[{"service_name":"tick-aggregator","version":2,"revision":2,"updated_at":"2026-01-05T10:00:00.123456Z"}]}"#,
+    }
+    Health {
+        name: "health",
+        pattern: "health",
+        summary: "How the hub itself is, from whichever replica got the question.",
+        fields: &[],
+        errors: &[],
+        request: "",
+        reply: r#"{"status":"healthy","version":"0.1.0","replica_id":"hub-1","leader":true,"uptime_seconds":86400.0,"now":"2026-01-05T10:00:00.123456Z","postgres":{"status":"healthy","response_time_ms":0.4},"nats":{"status":"healthy","rtt_ms":0.2,"server_version":"2.15.1"},"projection":{"pending":0}}"#,
+    }
+}
+
+impl Endpoint {
+    /// What the table says of it.
+    #[must_use]
+    pub fn route(self) -> &'static Route {
+        // The table is built from the enum's own list, in its order.
+        &ROUTES[self as usize]
+    }
+
+    /// The subject to send a request to. `service` stands where the pattern has a `*`.
+    #[must_use]
+    pub fn subject(self, prefix: &str, service: Option<&str>) -> String {
+        format!("{prefix}.{}", self.route().pattern.replace('*', service.unwrap_or("*")))
+    }
+
+    /// Whether its subject ends in a service.
+    #[must_use]
+    pub fn names_service(self) -> bool {
+        self.route().pattern.ends_with(".*")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{Fields, Request, config, health, registry};
+    use super::*;
+    use crate::domain::limits::Limits;
+
+    /// Decodes the route's own example and checks that decoder, table and reply type agree.
+    fn agrees<R: Request>(endpoint: Endpoint) {
+        let route = endpoint.route();
+        let limits = Limits::default();
+        let token = endpoint.names_service().then_some("tick-aggregator");
+        let mut fields = Fields::parse(route.request.as_bytes(), token, &limits).unwrap();
+        R::decode(&mut fields).unwrap();
+        let asked = fields.asked().to_vec();
+        fields.finish().unwrap();
+        let documented: Vec<_> = route.fields.iter().map(|field| field.name).collect();
+        assert_eq!(asked, documented, "{}: what the decoder reads, and what the table says", route.name);
+        serde_json::from_str::<R::Reply>(route.reply).unwrap();
+        for field in route.fields.iter().filter(|field| field.required) {
+            let error = R::decode(&mut Fields::parse(b"", token, &limits).unwrap()).map(|_| ()).unwrap_err();
+            assert_eq!(error.details["field"], field.name, "{}: a required field is missed by name", route.name);
+        }
+    }
+
+    #[test]
+    fn decoders_and_table_agree() {
+        for route in ROUTES {
+            match route.endpoint {
+                Endpoint::Register => agrees::<registry::Register>(route.endpoint),
+                Endpoint::RegisterAs => agrees::<registry::Register>(route.endpoint),
+                Endpoint::Heartbeat => agrees::<registry::Heartbeat>(route.endpoint),
+                Endpoint::Deregister => agrees::<registry::Deregister>(route.endpoint),
+                Endpoint::ServicesList => agrees::<registry::ServicesList>(route.endpoint),
+                Endpoint::ServicesGet => agrees::<registry::ServicesGet>(route.endpoint),
+                Endpoint::ServicesDrain => agrees::<registry::ServicesDrain>(route.endpoint),
+                Endpoint::ConfigGet => agrees::<config::ConfigGet>(route.endpoint),
+                Endpoint::ConfigSet => agrees::<config::ConfigSet>(route.endpoint),
+                Endpoint::ConfigHistory => agrees::<config::ConfigHistory>(route.endpoint),
+                Endpoint::ConfigList => agrees::<config::ConfigList>(route.endpoint),
+                Endpoint::Health => agrees::<health::Health>(route.endpoint),
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_has_each_endpoint_once_in_order() {
+        for (index, route) in ROUTES.iter().enumerate() {
+            assert_eq!(route.endpoint as usize, index);
+            assert!(ROUTES.iter().all(|other| other.endpoint == route.endpoint || other.pattern != route.pattern));
+        }
+    }
+}
