@@ -163,7 +163,7 @@ pub async fn run(args: GuardArgs) -> Result<u8, GuardError> {
     };
     leave_no_orphans(pid, args.grace).await;
     if let (true, Some(Parent::Gone), Some(folder)) = (args.scratch, why, &args.lock) {
-        remove(folder);
+        remove_scratch(folder);
     }
     Ok(exit_code(status))
 }
@@ -317,7 +317,7 @@ async fn leave_no_orphans(group: Option<Pid>, grace: Duration) {
 }
 
 /// Removes a scratch folder; the last server's guard takes the folder of the whole stack with it.
-fn remove(folder: &Path) {
+pub(crate) fn remove_scratch(folder: &Path) {
     let _ = std::fs::remove_dir_all(folder);
     if let Some(parent) = folder.parent() {
         let _ = std::fs::remove_dir(parent);

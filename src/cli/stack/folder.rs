@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::StackError;
-use crate::cli::guard::{LOCK_PATIENCE, try_lock};
+use crate::cli::guard::{LOCK_PATIENCE, remove_scratch, try_lock};
 
 /// A user that servers run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,26 @@ pub(super) fn prepare(folder: &Path, known: &[&str], account: Option<&Account>) 
         give(&folder, account).map_err(io("change the owner of"))?;
     }
     Ok(folder)
+}
+
+/// A folder to remove once it is done with. While a server runs in it, that is its guard's part: it also comes to pass
+/// when this process is killed.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Promises to remove the folder, if `wanted`.
+    pub(super) fn new(folder: &Path, wanted: bool) -> Option<Scratch> {
+        wanted.then(|| Scratch(folder.to_path_buf()))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if matches!(try_lock(&self.0), Ok(Some(_))) {
+            remove_scratch(&self.0);
+        }
+    }
 }
 
 /// Waits until no server runs in the folder: the guards of a process that was killed hold the lock until they

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::folder::{self, Account};
+use super::folder::{self, Account, Scratch};
 use super::guarded::{GuardedCommand, GuardedProcess};
 use super::{START_DEADLINE, StackError};
 use crate::cli::guard::StopSignal;
@@ -36,6 +36,8 @@ pub struct NatsOptions {
 pub struct NatsServer {
     command: GuardedCommand,
     process: Option<GuardedProcess>,
+    /// Dropped after the process, so that a guard which still runs is the one to remove the folder.
+    scratch: Option<Scratch>,
     folder: PathBuf,
     name: String,
     port: u16,
@@ -65,6 +67,7 @@ impl NatsServer {
         let known = ["store", "server.conf", "server.log", "server.log.1", "port", "nats-server", "nats-server.new"];
         let folder = folder::prepare(&options.folder, &known, account.as_ref())?;
         folder::wait_until_free(&folder).await?;
+        let scratch = Scratch::new(&folder, options.scratch);
         let log = folder.join("server.log");
         folder::rotate_log(&log);
         let program = folder::executable_for(&found.path, &folder, account.as_ref())?;
@@ -84,13 +87,17 @@ impl NatsServer {
             let mut server = NatsServer {
                 command: command.clone(),
                 process: None,
+                scratch: None,
                 folder: folder.clone(),
                 name,
                 port,
                 version: found.version,
             };
             match server.run().await {
-                Ok(()) => return Ok(server),
+                Ok(()) => {
+                    server.scratch = scratch;
+                    return Ok(server);
+                }
                 Err(error) => {
                     server.stop().await;
                     if attempt == 3 || options.port.is_some() || folder::is_free(port) {

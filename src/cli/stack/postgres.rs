@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::NoTls;
 
-use super::folder::{self, Account};
+use super::folder::{self, Account, Scratch};
 use super::guarded::{GuardedCommand, GuardedProcess};
 use super::{START_DEADLINE, StackError};
 use crate::cli::guard::StopSignal;
@@ -44,6 +44,8 @@ pub struct PostgresOptions {
 pub struct Postgres {
     command: GuardedCommand,
     process: Option<GuardedProcess>,
+    /// Dropped after the process, so that a guard which still runs is the one to remove the folder.
+    scratch: Option<Scratch>,
     folder: PathBuf,
     password: String,
     port: u16,
@@ -69,6 +71,7 @@ impl Postgres {
         let known = ["data", "data.new", "password", "port", "server.log", "server.log.1"];
         let folder = folder::prepare(&options.folder, &known, account.as_ref())?;
         folder::wait_until_free(&folder).await?;
+        let scratch = Scratch::new(&folder, options.scratch);
         let log = folder.join("server.log");
         folder::rotate_log(&log);
         let mut command = GuardedCommand::new(&options.executable, &program, &log);
@@ -96,13 +99,17 @@ impl Postgres {
             let mut server = Postgres {
                 command,
                 process: None,
+                scratch: None,
                 folder: folder.clone(),
                 password: password.trim().to_owned(),
                 port,
                 version: found.version,
             };
             match server.run().await {
-                Ok(()) => return Ok(server),
+                Ok(()) => {
+                    server.scratch = scratch;
+                    return Ok(server);
+                }
                 Err(error) => {
                     server.stop().await;
                     if attempt == 3 || options.port.is_some() || folder::is_free(port) {

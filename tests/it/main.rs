@@ -1,0 +1,15 @@
+//! Integration tests: the real program on a real nats-server and a real PostgreSQL, one room per feature.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod dev;
+mod guard;
+mod private_servers;
+mod stack;
