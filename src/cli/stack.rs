@@ -118,10 +118,12 @@ impl Stack {
     /// Any [`StackError`]; what was already started is stopped.
     pub async fn start(options: StackOptions) -> Result<Stack, StackError> {
         let account = Account::unprivileged()?;
-        let data_dir = folder::prepare(&options.data_dir, &["nats", "postgres"], account.as_ref())?;
+        let data_dir = folder::claim(&options.data_dir, &["nats", "postgres"])?;
         let lock = try_lock(&data_dir)
             .map_err(|source| StackError::io(format!("lock {}", data_dir.display()), source))?
-            .ok_or(StackError::Locked { folder: data_dir })?;
+            .ok_or_else(|| StackError::Locked { folder: data_dir.clone() })?;
+        // Not what lies in it: the servers of a process that was killed may still be stopping there.
+        folder::hand_over(&data_dir, account.as_ref(), folder::Extent::Alone)?;
         let (nats, postgres) =
             tokio::try_join!(NatsServer::start(options.nats()), Postgres::start(options.postgres()))?;
         Ok(Stack { nats, postgres, _lock: lock })

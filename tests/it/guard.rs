@@ -52,9 +52,19 @@ fn the_end_of_the_pipe_stops_the_program() {
     assert!(!lives(guard.pid));
 }
 
-#[test]
-fn a_stubborn_program_is_killed_after_its_grace() {
-    let mut guard = guard(&["--grace", "200ms"], &["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]);
+/// A guarded shell that loops, and is known to have set its trap.
+async fn trapping(options: &[&str], trap: &str) -> Guard {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready");
+    let script = format!("{trap}; touch {}; while :; do sleep 0.05; done", ready.display());
+    let guard = guard(options, &["sh", "-c", &script]);
+    eventually(Duration::from_secs(10), || async { ready.exists() }).await;
+    guard
+}
+
+#[tokio::test]
+async fn a_stubborn_program_is_killed_after_its_grace() {
+    let mut guard = trapping(&["--grace", "200ms"], "trap '' TERM").await;
     drop(guard.pipe);
     assert_eq!(guard.process.wait().unwrap().code(), Some(137), "128 + SIGKILL");
     assert!(!lives(guard.pid));
@@ -62,11 +72,7 @@ fn a_stubborn_program_is_killed_after_its_grace() {
 
 #[tokio::test]
 async fn the_signal_is_the_one_that_was_chosen() {
-    let folder = tempfile::tempdir().unwrap();
-    let trapped = folder.path().join("trapped");
-    let script = format!("trap 'exit 5' INT; touch {}; while :; do sleep 0.05; done", trapped.display());
-    let mut guard = guard(&["--signal", "INT"], &["sh", "-c", &script]);
-    eventually(Duration::from_secs(10), || async { trapped.exists() }).await;
+    let mut guard = trapping(&["--signal", "INT"], "trap 'exit 5' INT").await;
     drop(guard.pipe);
     assert_eq!(guard.process.wait().unwrap().code(), Some(5));
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use central_hub::cli::stack::{GuardedProcess, Stack, StackError, StackOptions};
+use central_hub::cli::servers;
+use central_hub::cli::stack::{GuardedCommand, GuardedProcess, NatsServer, Stack, StackError, StackOptions};
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
@@ -66,7 +67,7 @@ async fn postgres_can_be_killed_paused_and_restarted() {
     let client = postgres(&server.url()).await;
     client.batch_execute("CREATE TABLE kept AS SELECT 42 AS answer").await.unwrap();
 
-    server.pause();
+    server.pause().await;
     let silent = timeout(Duration::from_millis(300), client.query_one("SELECT answer FROM kept", &[])).await;
     assert!(silent.is_err(), "an open connection is paused too");
     server.resume();
@@ -82,7 +83,7 @@ async fn postgres_can_be_killed_paused_and_restarted() {
     let client = postgres(&url).await;
     assert_eq!(client.query_one("SELECT answer FROM kept", &[]).await.unwrap().get::<_, i32>(0), 42);
 
-    server.pause();
+    server.pause().await;
     server.restart().await.expect("a paused server can be stopped");
     server.stop().await;
     let folder = server.folder().to_path_buf();
@@ -97,7 +98,7 @@ async fn nats_can_be_killed_paused_and_restarted() {
     let url = server.url();
     put(&url, "value").await;
 
-    server.pause();
+    server.pause().await;
     let greeting = timeout(Duration::from_millis(300), async_nats::connect(&url)).await;
     assert!(!matches!(greeting, Ok(Ok(_))), "a paused server greets nobody");
     server.resume();
@@ -142,6 +143,22 @@ async fn as_root_a_folder_that_the_servers_cannot_reach_is_refused() {
 }
 
 #[tokio::test]
+async fn as_root_a_nats_server_that_its_user_cannot_execute_is_copied() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let private = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(private.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let program = private.path().join("nats-server");
+    std::fs::copy(servers::nats_server(None).unwrap().path, &program).unwrap();
+    let options = scratch();
+    let mut nats = options.nats();
+    nats.program = Some(program);
+    let server = NatsServer::start(nats).await.unwrap();
+    assert!(server.folder().join("nats-server").exists());
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_and_a_configuration_that_is_wrong_are_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -173,8 +190,7 @@ async fn the_shared_servers_answer_and_give_each_test_a_database_of_its_own() {
 #[tokio::test]
 async fn a_process_is_seen_to_end() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command =
-        central_hub::cli::stack::GuardedCommand::new(executable(), Path::new("sh"), &folder.path().join("log"));
+    let mut command = GuardedCommand::new(executable(), Path::new("sh"), &folder.path().join("log"));
     command.args = vec!["-c".into(), "echo out; echo $WORD >&2; exit 3".into()];
     command.env = vec![("WORD".into(), "err".into())];
     let mut process = GuardedProcess::spawn(&command).await.unwrap();

@@ -246,8 +246,8 @@ impl HubProcess {
         }
     }
 
-    pub fn pause(&mut self) {
-        self.process.as_mut().expect("a running hub").pause();
+    pub async fn pause(&mut self) {
+        self.process.as_mut().expect("a running hub").pause().await;
     }
 
     pub fn resume(&mut self) {

@@ -72,10 +72,11 @@ impl Account {
     }
 }
 
-/// Makes the folder (and those above it) and gives it to the account. `known` names what may lie in it: a folder with anything else is not ours, and is refused.
+/// Makes the folder (and those above it). `known` names what may lie in it: a folder with anything else is not ours, and
+/// is refused.
 ///
 /// Returns the folder's absolute path, links followed.
-pub(super) fn prepare(folder: &Path, known: &[&str], account: Option<&Account>) -> Result<PathBuf, StackError> {
+pub(super) fn claim(folder: &Path, known: &[&str]) -> Result<PathBuf, StackError> {
     let io = |what: &str| {
         let what = format!("{what} {}", folder.display());
         move |source| StackError::Io { what, source }
@@ -94,12 +95,6 @@ pub(super) fn prepare(folder: &Path, known: &[&str], account: Option<&Account>) 
         entries.flatten().find(|entry| !known.iter().any(|known| entry.file_name().to_str() == Some(known)))
     {
         return Err(StackError::NotOurs { stranger: stranger.path(), folder });
-    }
-    if let Some(account) = account {
-        if let Some(barrier) = account.barred_from(&folder) {
-            return Err(StackError::Unreachable { folder, barrier, user: account.name.clone() });
-        }
-        give(&folder, account).map_err(io("change the owner of"))?;
     }
     Ok(folder)
 }
@@ -140,15 +135,34 @@ pub(super) async fn wait_until_free(folder: &Path) -> Result<(), StackError> {
     Ok(())
 }
 
-/// Changes the owner of the folder and of everything below it; links are changed themselves, never followed.
-fn give(path: &Path, account: &Account) -> std::io::Result<()> {
+/// How much of a folder is given to an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The folder itself: what runs below it is left alone.
+    Alone,
+    /// With everything below it. No server may be running there.
+    Whole,
+}
+
+/// Gives the folder to the account that its server runs as, if that isn't us.
+pub(super) fn hand_over(folder: &Path, account: Option<&Account>, extent: Extent) -> Result<(), StackError> {
+    let Some(account) = account else { return Ok(()) };
+    if let Some(barrier) = account.barred_from(folder) {
+        return Err(StackError::Unreachable { folder: folder.to_path_buf(), barrier, user: account.name.clone() });
+    }
+    give(folder, account, extent)
+        .map_err(|source| StackError::io(format!("change the owner of {}", folder.display()), source))
+}
+
+/// Links are changed themselves, never followed.
+fn give(path: &Path, account: &Account, extent: Extent) -> std::io::Result<()> {
     let metadata = std::fs::symlink_metadata(path)?;
     if (metadata.uid(), metadata.gid()) != (account.uid, account.gid) {
         std::os::unix::fs::lchown(path, Some(account.uid), Some(account.gid))?;
     }
-    if metadata.is_dir() {
+    if metadata.is_dir() && extent == Extent::Whole {
         for entry in std::fs::read_dir(path)? {
-            give(&entry?.path(), account)?;
+            give(&entry?.path(), account, extent)?;
         }
     }
     Ok(())
@@ -184,7 +198,7 @@ pub(super) fn executable_for(program: &Path, folder: &Path, account: Option<&Acc
         std::fs::copy(program, &fresh)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755))?;
         std::fs::rename(&fresh, &copy)?;
-        give(&copy, account)
+        give(&copy, account, Extent::Alone)
     };
     make().map_err(|source| StackError::io(format!("copy {} to {}", program.display(), folder.display()), source))?;
     Ok(copy)

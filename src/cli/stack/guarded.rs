@@ -8,11 +8,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::StackError;
 use super::folder::Account;
-use crate::cli::guard::{LOCK_PATIENCE, StopSignal};
+use crate::cli::guard::{self, LOCK_PATIENCE, StopSignal};
 
 /// What to start, and how it is stopped.
 #[derive(Debug, Clone)]
@@ -156,6 +156,8 @@ impl GuardedProcess {
     /// Kills the program and all that it started with SIGKILL, as a machine's sudden end would, and returns when they
     /// are gone.
     pub async fn kill9(&mut self) {
+        // Frozen first: none of them can react to the end of another, or start one that would be missed.
+        self.pause().await;
         self.signal_all(Signal::KILL);
         let _ = self.guard.wait().await;
     }
@@ -165,9 +167,17 @@ impl GuardedProcess {
         self.signal(Signal::TERM);
     }
 
-    /// Stops the program and all that it started in its tracks (SIGSTOP) until [`resume`](Self::resume).
-    pub fn pause(&mut self) {
+    /// Stops the program and all that it started in its tracks (SIGSTOP) until [`resume`](Self::resume), and returns
+    /// when they stand still.
+    pub async fn pause(&mut self) {
+        let Some(pid) = self.target() else { return };
+        self.signal(Signal::STOP);
+        stand_still(pid).await;
+        let family = guard::family(pid);
         self.signal_all(Signal::STOP);
+        for pid in family {
+            stand_still(pid).await;
+        }
     }
 
     /// Lets a paused program go on.
@@ -175,10 +185,10 @@ impl GuardedProcess {
         self.signal_all(Signal::CONT);
     }
 
-    /// The parent first, so that it can't react to what its children suffer.
     fn signal_all(&mut self, signal: Signal) {
-        // Listed before the parent is gone: then its children would be someone else's.
-        let family = self.target().map(crate::cli::guard::family).unwrap_or_default();
+        let Some(pid) = self.target() else { return };
+        // Listed before anything is sent: the children of one that is gone would be someone else's.
+        let family = guard::family(pid);
         self.signal(signal);
         for pid in family {
             let _ = rustix::process::kill_process(pid, signal);
@@ -194,5 +204,24 @@ impl GuardedProcess {
     /// The program's pid while its guard lives: after that the number may belong to another process.
     fn target(&mut self) -> Option<Pid> {
         if self.is_running() { Pid::from_raw(self.pid.cast_signed()) } else { None }
+    }
+}
+
+/// Waits until every thread of the process is stopped: the signal's sender is told nothing of when it took effect.
+/// Bounded, since a thread may be waiting for a disk. Where there is no `/proc`, returns at once.
+async fn stand_still(pid: Pid) {
+    let threads = format!("/proc/{}/task", pid.as_raw_pid());
+    let stopped = || {
+        std::fs::read_dir(&threads).into_iter().flatten().flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // `pid (name) state …`; one that ended meanwhile is as still as can be.
+            stat.rsplit_once(')')
+                .and_then(|(_, rest)| rest.trim_start().chars().next())
+                .is_none_or(|state| "TtZX".contains(state))
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !stopped() && Instant::now() < deadline {
+        sleep(Duration::from_millis(1)).await;
     }
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::folder::{self, Account, Scratch};
+use super::folder::{self, Account, Extent, Scratch};
 use super::guarded::{GuardedCommand, GuardedProcess};
 use super::{START_DEADLINE, StackError};
 use crate::cli::guard::StopSignal;
@@ -65,9 +65,10 @@ impl NatsServer {
         };
         let account = Account::unprivileged()?;
         let known = ["store", "server.conf", "server.log", "server.log.1", "port", "nats-server", "nats-server.new"];
-        let folder = folder::prepare(&options.folder, &known, account.as_ref())?;
+        let folder = folder::claim(&options.folder, &known)?;
         folder::wait_until_free(&folder).await?;
         let scratch = Scratch::new(&folder, options.scratch);
+        folder::hand_over(&folder, account.as_ref(), Extent::Whole)?;
         let log = folder.join("server.log");
         folder::rotate_log(&log);
         let program = folder::executable_for(&found.path, &folder, account.as_ref())?;
@@ -149,9 +150,9 @@ impl NatsServer {
     }
 
     /// Stops it in its tracks: connections stay open and nothing answers.
-    pub fn pause(&mut self) {
+    pub async fn pause(&mut self) {
         if let Some(process) = &mut self.process {
-            process.pause();
+            process.pause().await;
         }
     }
 

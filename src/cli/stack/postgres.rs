@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::NoTls;
 
-use super::folder::{self, Account, Scratch};
+use super::folder::{self, Account, Extent, Scratch};
 use super::guarded::{GuardedCommand, GuardedProcess};
 use super::{START_DEADLINE, StackError};
 use crate::cli::guard::StopSignal;
@@ -69,9 +69,10 @@ impl Postgres {
             return Err(StackError::NotExecutable { program, user: account.name.clone() });
         }
         let known = ["data", "data.new", "password", "port", "server.log", "server.log.1"];
-        let folder = folder::prepare(&options.folder, &known, account.as_ref())?;
+        let folder = folder::claim(&options.folder, &known)?;
         folder::wait_until_free(&folder).await?;
         let scratch = Scratch::new(&folder, options.scratch);
+        folder::hand_over(&folder, account.as_ref(), Extent::Whole)?;
         let log = folder.join("server.log");
         folder::rotate_log(&log);
         let mut command = GuardedCommand::new(&options.executable, &program, &log);
@@ -188,9 +189,9 @@ impl Postgres {
     }
 
     /// Stops all its processes in their tracks: connections stay open and nothing answers.
-    pub fn pause(&mut self) {
+    pub async fn pause(&mut self) {
         if let Some(process) = &mut self.process {
-            process.pause();
+            process.pause().await;
         }
     }
 
