@@ -1,48 +1,103 @@
-//! The command line.
+//! The command line, with the private servers that `dev`, `demo` and the tests run on.
 
+use std::io::Write as _;
 use std::process::ExitCode;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::hub;
+use crate::store::DatabaseOptions;
 
 pub mod dev;
 pub mod guard;
+pub mod log;
+pub mod options;
+pub mod serve;
 pub mod servers;
 pub mod stack;
 
 /// The `central-hub` program's arguments.
 #[derive(Debug, clap::Parser)]
-#[command(name = "central-hub", version, about)]
+#[command(name = "central-hub", version, about, propagate_version = true)]
 pub struct Cli {
+    #[command(flatten)]
+    log: log::LogArgs,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
     Dev(dev::DevArgs),
+    Migrate(serve::MigrateArgs),
     /// Keep a program running for as long as the caller lives
     #[command(hide = true)]
     Guard(guard::GuardArgs),
 }
 
+type CliError = Box<dyn std::error::Error + Send + Sync>;
+
 impl Cli {
     /// Runs the command that was given. The error, if any, has been written to stderr.
     pub async fn run(self) -> ExitCode {
-        let result: Result<ExitCode, Box<dyn std::error::Error>> = match self.command {
-            Command::Guard(args) => guard::run(args).await.map(ExitCode::from).map_err(Into::into),
-            Command::Dev(args) => dev::run(args, |_addresses, shutdown, ready| async move {
-                let _ = ready.send(());
-                shutdown.cancelled().await;
-                Ok(())
-            })
-            .await
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-        };
-        match result {
+        match self.run_command().await {
             Ok(code) => code,
             Err(error) => {
-                let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("central-hub: {error}\n").as_bytes());
+                let _ = writeln!(std::io::stderr(), "central-hub: {}", chain(error.as_ref()));
                 ExitCode::FAILURE
             }
         }
     }
+
+    async fn run_command(self) -> Result<ExitCode, CliError> {
+        match self.command {
+            Command::Guard(args) => return Ok(ExitCode::from(guard::run(args).await?)),
+            Command::Serve(args) => {
+                self.log.start(LevelFilter::TRACE);
+                serve::serve(args).await?;
+            }
+            Command::Dev(args) => {
+                // Its terminal is for people: of the hub's log it shows what is wrong.
+                self.log.start(LevelFilter::WARN);
+                dev::run(args, |addresses, shutdown, ready| private_hub(addresses, "dev", shutdown, ready)).await?;
+            }
+            Command::Migrate(args) => {
+                self.log.start(LevelFilter::WARN);
+                let applied = serve::migrate(args).await?;
+                let done = if applied.is_empty() { "the schema is up to date".into() } else { applied.join("\n") };
+                writeln!(std::io::stdout(), "{done}")?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Runs a hub on private servers, in this process.
+async fn private_hub(
+    addresses: dev::Addresses,
+    replica_id: &str,
+    shutdown: CancellationToken,
+    ready: oneshot::Sender<()>,
+) -> Result<(), CliError> {
+    let database = DatabaseOptions::from_url(&addresses.database_url)?;
+    let options = hub::Options::new(&addresses.nats_url, database, replica_id.parse()?);
+    Ok(hub::run(options, ready, shutdown).await?)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        // Some errors print their cause themselves.
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
+    }
+    text
 }

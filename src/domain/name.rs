@@ -81,8 +81,19 @@ impl InstanceId {
     #[must_use]
     pub fn at_address(host: &str, port: u16) -> Self {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        let mut token: String =
-            host.chars().take(100).map(|c| if c == '.' { '_' } else if plain(c) { c } else { '-' }).collect();
+        let mut token: String = host
+            .chars()
+            .take(100)
+            .map(|c| {
+                if c == '.' {
+                    '_'
+                } else if plain(c) {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect();
         if host.len() > 100 || !host.chars().all(plain) {
             token.push_str(&format!("_{:016x}", fnv1a(host.as_bytes())));
         }

@@ -5,6 +5,24 @@
 pub struct Settings {
     /// Registry and liveness.
     pub service_discovery: ServiceDiscovery,
+    /// What is kept of heartbeats.
+    pub health_monitoring: HealthMonitoring,
+    /// How configs are served.
+    pub config_management: ConfigManagement,
+}
+
+/// What is kept of heartbeats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthMonitoring {
+    /// Whether each accepted heartbeat leaves a row in `health_metrics`.
+    pub record_heartbeats: bool,
+}
+
+/// How configs are served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigManagement {
+    /// How long memory may answer after the hub lost its own watch, in seconds.
+    pub config_cache_ttl_seconds: f64,
 }
 
 /// Registry and liveness.
@@ -29,6 +47,8 @@ impl Default for Settings {
                 auto_deregister_dead_services: true,
                 deregister_after_seconds: 600.0,
             },
+            health_monitoring: HealthMonitoring { record_heartbeats: true },
+            config_management: ConfigManagement { config_cache_ttl_seconds: 300.0 },
         }
     }
 }

@@ -1,1 +1,383 @@
-//! hub.
+//! The daemon: serving requests, background passes, the projection of Postgres to KV.
+//!
+//! [`run`] wires it: connect, migrate, start the passes, serve, and at the end drain in the order that loses nothing.
+
+pub mod buckets;
+pub mod calls;
+pub mod discovery;
+pub mod heartbeats;
+pub mod leader;
+pub mod memory;
+pub mod nats;
+pub mod options;
+pub mod outbox;
+pub mod presence;
+pub mod projector;
+pub mod serve;
+pub mod streams;
+pub mod throttle;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::settings::Settings;
+use crate::store::migrate::{self, SchemaError};
+use crate::store::{Store, StoreError};
+use crate::wire::bucket::Bucket;
+use buckets::{BucketKeeper, Sight};
+use heartbeats::{HeartbeatQueue, HeartbeatWriter};
+use leader::Leader;
+use memory::Memory;
+use nats::{Connection, Interruptions};
+pub use options::{NatsOptions, Options};
+use outbox::Outbox;
+use presence::Presence;
+use projector::Projector;
+use serve::Responder;
+
+/// Room for active configs in memory, in bytes.
+const MEMORY_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long the last messages of a stopping hub may take to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a hub couldn't run. NATS or Postgres being away is no reason: it waits for them.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The schema can't be served, or not be brought up to date.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The database options can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A subscription couldn't be made.
+    #[error("the subjects can't be subscribed")]
+    Subscribe(#[from] async_nats::SubscribeError),
+}
+
+/// How long a task that died stays down.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// What all requests of a hub share.
+pub struct Hub {
+    options: Options,
+    store: Store,
+    /// The connection that answers.
+    requests: Connection,
+    /// The connection that writes KV and events.
+    writer: Connection,
+    responder: Responder,
+    memory: Arc<Memory>,
+    /// Whether the watch that keeps memory fresh is live.
+    config_sight: Arc<Sight>,
+    configs: Arc<Projector>,
+    heartbeats: HeartbeatQueue,
+    settings: watch::Receiver<Settings>,
+    /// Wakes the outbox.
+    committed: Arc<Notify>,
+    leads: Arc<AtomicBool>,
+    started: Instant,
+}
+
+/// Runs a hub until `shutdown`, then drains it. `ready` hears when it serves.
+///
+/// # Errors
+/// What can't get better by waiting; for NATS and Postgres it waits, and says so.
+pub async fn run(options: Options, ready: oneshot::Sender<()>, shutdown: CancellationToken) -> Result<(), HubError> {
+    tokio::select! {
+        started = Running::start(options) => {
+            let running = started?;
+            let _ = ready.send(());
+            shutdown.cancelled().await;
+            running.stop().await;
+            Ok(())
+        }
+        () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// A hub that serves, and what it takes to stop it.
+struct Running {
+    hub: Arc<Hub>,
+    /// Requests are taken while this isn't cancelled.
+    serving: CancellationToken,
+    /// The subscriptions, and the work that they started.
+    subscriptions: TaskTracker,
+    requests: TaskTracker,
+    /// Background passes run while this isn't cancelled.
+    passing: CancellationToken,
+    passes: TaskTracker,
+    /// The outbox and the projection finish what is committed after these are cancelled.
+    sending: CancellationToken,
+    sender: TaskTracker,
+    projecting: CancellationToken,
+    projectors: TaskTracker,
+    /// Cancelled when a stop has waited long enough.
+    give_up: CancellationToken,
+}
+
+impl Running {
+    async fn start(options: Options) -> Result<Self, HubError> {
+        let started_at = OffsetDateTime::now_utc();
+        let interruptions = Arc::new(Interruptions::default());
+        let replica_id = options.replica_id.as_str();
+        let writer_options = options.nats_writer.as_ref().unwrap_or(&options.nats);
+        let requests = wait_for_nats(&options.nats, "answering", replica_id, &interruptions).await;
+        let writer = wait_for_nats(writer_options, "writing", replica_id, &Arc::default()).await;
+        wait_for_schema(&options).await?;
+        let store = Store::new(&options.database, replica_id, options.database_connections)?;
+
+        let memory = Arc::new(Memory::new(MEMORY_BYTES));
+        let projector = |bucket| Arc::new(Projector::new(bucket, store.clone(), Arc::clone(&memory)));
+        let (configs, services) = (projector(Bucket::Config), projector(Bucket::Services));
+        let committed = Arc::new(Notify::new());
+        let (_, settings) = watch::channel(options.settings.clone());
+        let (heartbeats, heartbeat_writer) = heartbeats::queue(
+            options.max_heartbeats_waiting,
+            store.clone(),
+            settings.clone(),
+            Arc::clone(&interruptions),
+            Arc::clone(&committed),
+        );
+        let hub = Arc::new(Hub {
+            responder: Responder::new(requests.client.clone(), options.inboxes.clone()),
+            config_sight: Arc::new(Sight::default()),
+            leads: Arc::new(AtomicBool::new(false)),
+            started: Instant::now(),
+            options,
+            store,
+            requests,
+            writer,
+            memory,
+            configs,
+            heartbeats,
+            settings,
+            committed,
+        });
+        let mut running = Self {
+            hub,
+            serving: CancellationToken::new(),
+            subscriptions: TaskTracker::new(),
+            requests: TaskTracker::new(),
+            passing: CancellationToken::new(),
+            passes: TaskTracker::new(),
+            sending: CancellationToken::new(),
+            sender: TaskTracker::new(),
+            projecting: CancellationToken::new(),
+            projectors: TaskTracker::new(),
+            give_up: CancellationToken::new(),
+        };
+        running.start_projection(&services);
+        running.start_passes(heartbeat_writer, interruptions);
+        running.start_serving(started_at).await?;
+        Ok(running)
+    }
+
+    /// The outbox, and for each bucket its keeper and its projector.
+    fn start_projection(&self, services: &Arc<Projector>) {
+        let hub = &self.hub;
+        let replicas = hub.options.stream_replicas;
+        for (bucket, projector) in [(Bucket::Config, &hub.configs), (Bucket::Services, services)] {
+            let sight = if bucket == Bucket::Config { Arc::clone(&hub.config_sight) } else { Arc::default() };
+            let keeper = Arc::new(BucketKeeper {
+                bucket,
+                config: streams::bucket_config(bucket, &hub.options.bucket_prefix, replicas),
+                name: bucket.name(&hub.options.bucket_prefix),
+                connection: hub.writer.clone(),
+                store: hub.store.clone(),
+                projector: Arc::clone(projector),
+                sight,
+            });
+            let stop = self.passing.clone();
+            supervise(&self.passes, "bucket", move || {
+                let (keeper, stop) = (Arc::clone(&keeper), stop.clone());
+                async move { keeper.run(stop).await }
+            });
+            let (projector, stop, give_up) = (Arc::clone(projector), self.projecting.clone(), self.give_up.clone());
+            supervise(&self.projectors, "projection", move || {
+                let (projector, stop, give_up) = (Arc::clone(&projector), stop.clone(), give_up.clone());
+                async move { projector.run(stop, give_up).await }
+            });
+        }
+        let outbox = Arc::new(Outbox {
+            store: hub.store.clone(),
+            connection: hub.writer.clone(),
+            prefix: hub.options.subject_prefix.clone(),
+            config: streams::events_config(&hub.options.subject_prefix, replicas),
+            configs: Arc::clone(&hub.configs),
+            services: Arc::clone(services),
+            wake: Arc::clone(&hub.committed),
+        });
+        let (stop, give_up) = (self.sending.clone(), self.give_up.clone());
+        supervise(&self.sender, "outbox", move || {
+            let (outbox, stop, give_up) = (Arc::clone(&outbox), stop.clone(), give_up.clone());
+            async move { outbox.run(stop, give_up).await }
+        });
+    }
+
+    /// The writer of heartbeats, the leader's work, and this replica's own record.
+    fn start_passes(&self, writer: HeartbeatWriter, interruptions: Arc<Interruptions>) {
+        let hub = &self.hub;
+        // Behind a lock so that a supervised restart finds the same queue.
+        let writer = Arc::new(tokio::sync::Mutex::new(writer));
+        let stop = self.passing.clone();
+        supervise(&self.passes, "heartbeats", move || {
+            let (writer, stop) = (Arc::clone(&writer), stop.clone());
+            async move { writer.lock().await.run(stop).await }
+        });
+        let leader = Arc::new(Leader {
+            store: hub.store.clone(),
+            requests: hub.requests.clone(),
+            settings: hub.settings.clone(),
+            interruptions,
+            leads: Arc::clone(&hub.leads),
+            committed: Arc::clone(&hub.committed),
+        });
+        let stop = self.passing.clone();
+        supervise(&self.passes, "leader", move || {
+            let (leader, stop) = (Arc::clone(&leader), stop.clone());
+            async move { leader.run(stop).await }
+        });
+        let presence = Arc::new(Presence {
+            store: hub.store.clone(),
+            heartbeats: hub.heartbeats.clone(),
+            replica_id: hub.options.replica_id.clone(),
+            host: hub.options.host.clone(),
+            committed: Arc::clone(&hub.committed),
+        });
+        let stop = self.serving.clone();
+        supervise(&self.requests, "presence", move || {
+            let (presence, stop) = (Arc::clone(&presence), stop.clone());
+            async move { presence.run(stop).await }
+        });
+    }
+
+    async fn start_serving(&mut self, started_at: OffsetDateTime) -> Result<(), HubError> {
+        let client = &self.hub.requests.client;
+        discovery::serve(&self.hub, client, started_at, &self.subscriptions, &self.serving).await?;
+        serve::serve(&self.hub, client, &self.subscriptions, &self.requests, &self.serving).await?;
+        self.subscriptions.close();
+        // A request that follows the news of readiness must find the subscriptions at the server.
+        let _ = self.hub.requests.round_trip(FLUSH_TIMEOUT).await;
+        tracing::info!(
+            replica = self.hub.options.replica_id.as_str(),
+            prefix = self.hub.options.subject_prefix,
+            version = env!("CARGO_PKG_VERSION"),
+            "serving"
+        );
+        Ok(())
+    }
+
+    /// Stops in the order that loses nothing: take no more, finish what was accepted, publish what is committed, leave.
+    async fn stop(self) {
+        tracing::info!("stopping: finishing what is in flight");
+        let give_up = self.give_up.clone();
+        let deadline = self.hub.options.drain_timeout;
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(deadline).await;
+            give_up.cancel();
+        });
+        for (token, tasks) in [
+            (Some(&self.serving), &self.subscriptions),
+            (None, &self.requests),
+            (Some(&self.passing), &self.passes),
+            (Some(&self.sending), &self.sender),
+            (Some(&self.projecting), &self.projectors),
+        ] {
+            if let Some(token) = token {
+                token.cancel();
+            }
+            tasks.close();
+            tokio::select! {
+                () = tasks.wait() => {}
+                () = self.give_up.cancelled() => {}
+            }
+        }
+        timer.abort();
+        if self.give_up.is_cancelled() {
+            tracing::warn!("gave up waiting; what is committed and unpublished will be published by the next hub");
+        }
+        for client in [&self.hub.requests.client, &self.hub.writer.client] {
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, client.flush()).await;
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, client.drain()).await;
+        }
+        self.hub.store.close();
+        tracing::info!("stopped");
+    }
+}
+
+/// Runs a task that is started anew when it panics, and said so.
+fn supervise<F, Fut>(tasks: &TaskTracker, name: &'static str, mut start: F)
+where
+    F: FnMut() -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    tasks.spawn(async move {
+        while let Err(error) = tokio::spawn(start()).await {
+            tracing::error!(task = name, cause = %error, "a task of the hub died; it is started anew");
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    });
+}
+
+async fn wait_for_nats(
+    options: &NatsOptions,
+    purpose: &'static str,
+    replica_id: &str,
+    interruptions: &Arc<Interruptions>,
+) -> Connection {
+    let mut wait = Backoff::default();
+    loop {
+        match nats::connect(options, purpose, replica_id, Arc::clone(interruptions)).await {
+            Ok(connection) => return connection,
+            Err(error) => {
+                tracing::warn!(connection = purpose, urls = ?options.urls, cause = %error, "waiting for NATS");
+                wait.pause().await;
+            }
+        }
+    }
+}
+
+async fn wait_for_schema(options: &Options) -> Result<(), SchemaError> {
+    let mut wait = Backoff::default();
+    loop {
+        let ready = if options.migrate {
+            migrate::migrate(&options.database).await
+        } else {
+            migrate::verify(&options.database).await.map(|()| Vec::new())
+        };
+        match ready {
+            Ok(applied) => {
+                for migration in applied {
+                    tracing::info!(migration, "migrated");
+                }
+                return Ok(());
+            }
+            Err(SchemaError::Store(error)) if error.is_outage() => {
+                tracing::warn!(database = options.database.address(), cause = %error.chain(), "waiting for PostgreSQL");
+                wait.pause().await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Pauses between tries: 100 ms, doubling to 5 s, with jitter.
+#[derive(Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    async fn pause(&mut self) {
+        let most = (100u64 << self.tries.min(6)).min(5_000);
+        self.tries += 1;
+        tokio::time::sleep(Duration::from_millis(most / 2 + fastrand::u64(0..=most / 2))).await;
+    }
+}

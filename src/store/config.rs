@@ -68,7 +68,9 @@ impl Store {
     /// Postgres says.
     pub async fn config_set(&self, request: &ConfigSet, max_bytes: usize) -> Result<SetOutcome, StoreError> {
         let text = Value::Object(request.config.clone()).to_string();
-        self.run_tx("config set", async |tx| config_set_in(tx, request, &text, max_bytes).await).await
+        let input = (request, text, max_bytes);
+        self.run_tx("config set", input, |tx, (request, text, most)| Box::pin(config_set_in(tx, request, text, *most)))
+            .await
     }
 
     /// What is in force for these services, as far as they ever had a config.
@@ -144,7 +146,8 @@ async fn config_set_in(
     if size > max_bytes {
         return Err(Error::too_large("config", max_bytes, "bytes as PostgreSQL prints it").into());
     }
-    let head = Head { revision: row.get("revision"), version: row.get("version"), last_version: row.get("last_version") };
+    let head =
+        Head { revision: row.get("revision"), version: row.get("version"), last_version: row.get("last_version") };
     let epoch: i64 = row.get("epoch");
     let expected = Expectation { version: request.expected_version, revision: request.expected_revision };
     let change = config::set(head, expected, row.get("same_content")).map_err(|_| conflict(head))?;
@@ -155,6 +158,7 @@ async fn config_set_in(
     };
     let position = Position { epoch, revision };
     if request.dry_run {
+        tx.execute(sql::CONFIG_HEAD_FORGET, &[&service]).await?;
         return Ok(SetOutcome { changed, version, position, active: None });
     }
     if let Change::Publish { version, revision } = change {

@@ -102,7 +102,11 @@ impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(code) = error.code().cloned() else {
             let local = error.source().is_some_and(|source| source.downcast_ref::<std::io::Error>().is_some());
-            return if error.is_closed() || local { Self::Broken(Box::new(error)) } else { Self::Defect(Box::new(error)) };
+            return if error.is_closed() || local {
+                Self::Broken(Box::new(error))
+            } else {
+                Self::Defect(Box::new(error))
+            };
         };
         let cause = cause_of(error);
         let class = code.code().get(..2).unwrap_or_default();

@@ -86,7 +86,8 @@ impl Store {
     /// # Errors
     /// What Postgres says; what rules refuse stands in the results.
     pub async fn apply(&self, beats: &[&Beat], record: bool) -> Result<AppliedBeats, StoreError> {
-        self.run_tx("heartbeats", async |tx| apply_in(tx, beats, record).await).await
+        let input = (beats, record);
+        self.run_tx("heartbeats", input, |tx, (beats, record)| Box::pin(apply_in(tx, beats, *record))).await
     }
 }
 

@@ -58,35 +58,40 @@ impl Store {
         hearing_since: OffsetDateTime,
         settings: &ServiceDiscovery,
     ) -> Result<Option<Swept>, StoreError> {
-        self.run_tx("sweep", async |tx| {
-            let Some(fence) = tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await? else {
-                return Ok(None);
-            };
-            let now: OffsetDateTime = fence.get("now");
-            let candidates = candidates(tx, settings).await?;
-            let due = |verdict| {
-                let judged = move |candidate: &&Candidate| {
-                    liveness::judge(&candidate.observed, now, hearing_since, settings) == verdict
-                };
-                candidates.iter().filter(judged).collect::<Vec<_>>()
-            };
-            let (down, gone) = (due(Verdict::MarkDown), due(Verdict::Remove));
-            let events: Vec<_> = down
-                .iter()
-                .map(|candidate| candidate.event(Kind::Down, now, settings))
-                .chain(gone.iter().map(|candidate| candidate.event(Kind::Deregistered, now, settings)))
-                .collect();
-            if !down.is_empty() {
-                tx.execute(sql::SWEEP_DOWN, &[&ids(&down)]).await?;
-            }
-            if !gone.is_empty() {
-                tx.execute(sql::INSTANCE_DELETE, &[&ids(&gone)]).await?;
-            }
-            tx.record(&events).await?;
-            Ok(Some(Swept { downed: keys(&down), removed: keys(&gone) }))
-        })
-        .await
+        let input = (token, hearing_since, settings);
+        self.run_tx("sweep", input, |tx, (token, since, settings)| Box::pin(sweep_in(tx, *token, *since, settings)))
+            .await
     }
+}
+
+async fn sweep_in(
+    tx: &Tx<'_>,
+    token: Token,
+    hearing_since: OffsetDateTime,
+    settings: &ServiceDiscovery,
+) -> Result<Option<Swept>, StoreError> {
+    let Some(fence) = tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await? else {
+        return Ok(None);
+    };
+    let now: OffsetDateTime = fence.get("now");
+    let (mut down, mut gone) = (Vec::new(), Vec::new());
+    for candidate in candidates(tx, settings).await? {
+        match liveness::judge(&candidate.observed, now, hearing_since, settings) {
+            Verdict::MarkDown => down.push(candidate),
+            Verdict::Remove => gone.push(candidate),
+            Verdict::Keep => {}
+        }
+    }
+    if !down.is_empty() {
+        tx.execute(sql::SWEEP_DOWN, &[&ids(&down)]).await?;
+    }
+    if !gone.is_empty() {
+        tx.execute(sql::INSTANCE_DELETE, &[&ids(&gone)]).await?;
+    }
+    let downed = down.iter().map(|candidate| candidate.event(Kind::Down, now, settings));
+    let removed = gone.iter().map(|candidate| candidate.event(Kind::Deregistered, now, settings));
+    tx.record(&downed.chain(removed).collect::<Vec<_>>()).await?;
+    Ok(Some(Swept { downed: keys(&down), removed: keys(&gone) }))
 }
 
 async fn candidates(tx: &Tx<'_>, settings: &ServiceDiscovery) -> Result<Vec<Candidate>, StoreError> {
@@ -132,11 +137,11 @@ impl Candidate {
     }
 }
 
-fn ids(candidates: &[&Candidate]) -> Vec<i64> {
+fn ids(candidates: &[Candidate]) -> Vec<i64> {
     candidates.iter().map(|candidate| candidate.id).collect()
 }
 
-fn keys(candidates: &[&Candidate]) -> Vec<Key> {
+fn keys(candidates: &[Candidate]) -> Vec<Key> {
     candidates
         .iter()
         .map(|candidate| Key::Instance(candidate.service_name.clone(), candidate.instance_id.clone()))

@@ -22,7 +22,9 @@ pub enum SchemaError {
     #[error("migration failed")]
     Migration(#[source] Box<refinery::Error>),
     /// Migrations are missing and this hub was told not to run them.
-    #[error("the schema is at {found} and this hub needs {needed}: run `central-hub migrate`, or start without --no-migrate")]
+    #[error(
+        "the schema is at {found} and this hub needs {needed}: run `central-hub migrate`, or start without --no-migrate"
+    )]
     Behind {
         /// Newest migration in the database.
         found: i32,
@@ -30,7 +32,9 @@ pub enum SchemaError {
         needed: i32,
     },
     /// The schema has moved on.
-    #[error("the schema excludes hubs that know migrations up to {known}, it needs one that knows {oldest}: upgrade this hub")]
+    #[error(
+        "the schema excludes hubs that know migrations up to {known}, it needs one that knows {oldest}: upgrade this hub"
+    )]
     TooNew {
         /// Newest migration that this hub knows.
         known: i32,

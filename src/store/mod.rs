@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod registry;
 pub mod sql;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
@@ -45,6 +46,9 @@ pub struct Store {
     /// Which replica's work this is: it stands in each event.
     replica_id: String,
 }
+
+/// What a transaction does: a future that borrows the transaction and its input.
+pub type Work<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 't>>;
 
 /// One transaction.
 pub struct Tx<'a> {
@@ -120,19 +124,20 @@ impl Store {
         })
     }
 
-    /// Runs `work` in a transaction and commits it. It starts over, a bounded number of times, where Postgres undid it
-    /// for another's sake or the connection broke before COMMIT was sent; so `work` may run more than once.
+    /// Runs `work` on `input` in a transaction and commits it. It starts over, a bounded number of times, where Postgres
+    /// undid it for another's sake or the connection broke before COMMIT was sent; so `work` may run more than once.
     ///
     /// # Errors
     /// What `work` gives; [`StoreError::OutcomeUnknown`] when the answer of the COMMIT was lost.
-    pub async fn run_tx<T>(
+    pub async fn run_tx<I: Sync, T: Send>(
         &self,
         name: &'static str,
-        work: impl AsyncFn(&Tx<'_>) -> Result<T, StoreError>,
+        input: I,
+        work: for<'t> fn(&'t Tx<'_>, &'t I) -> Work<'t, T>,
     ) -> Result<T, StoreError> {
         let mut attempt = 1;
         loop {
-            match self.attempt_tx(&work).await {
+            match self.attempt_tx(&input, work).await {
                 Err(error) if error.may_start_over() && attempt < ATTEMPTS => {
                     tracing::debug!(transaction = name, attempt, cause = %error.chain(), "transaction starts over");
                     tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=10 << attempt))).await;
@@ -143,33 +148,32 @@ impl Store {
         }
     }
 
-    async fn attempt_tx<T>(&self, work: &impl AsyncFn(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    async fn attempt_tx<I: Sync, T: Send>(
+        &self,
+        input: &I,
+        work: for<'t> fn(&'t Tx<'_>, &'t I) -> Work<'t, T>,
+    ) -> Result<T, StoreError> {
         let mut connection = self.connection().await?;
-        let result = self.in_tx(&mut connection, work).await;
+        let working = async {
+            let inner = connection.transaction().await?;
+            let tx = Tx { inner, replica_id: &self.replica_id };
+            let value = work(&tx, input).await?;
+            Ok::<_, StoreError>((tx, value))
+        };
+        let result = match timeout(TX_TIMEOUT, working).await {
+            Err(_) => Err(StoreError::TimedOut),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok((tx, value))) => match timeout(TX_TIMEOUT, tx.inner.commit()).await {
+                Ok(Ok(())) => Ok(value),
+                Ok(Err(error)) => Err(StoreError::while_committing(error)),
+                Err(_) => Err(StoreError::OutcomeUnknown(None)),
+            },
+        };
         if matches!(result, Err(StoreError::TimedOut | StoreError::OutcomeUnknown(_))) {
             // Something may still be under way on it: close it rather than hand it to the next caller.
             drop(Object::take(connection));
         }
         result
-    }
-
-    async fn in_tx<T>(
-        &self,
-        connection: &mut Object,
-        work: &impl AsyncFn(&Tx<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let working = async {
-            let inner = connection.transaction().await?;
-            let tx = Tx { inner, replica_id: &self.replica_id };
-            let value = work(&tx).await?;
-            Ok::<_, StoreError>((tx, value))
-        };
-        let (tx, value) = timeout(TX_TIMEOUT, working).await.map_err(|_| StoreError::TimedOut)??;
-        match timeout(TX_TIMEOUT, tx.inner.commit()).await {
-            Ok(Ok(())) => Ok(value),
-            Ok(Err(error)) => Err(StoreError::while_committing(error)),
-            Err(_) => Err(StoreError::OutcomeUnknown(None)),
-        }
     }
 
     /// Runs one statement by itself: it is its own transaction.

@@ -47,9 +47,9 @@ impl DatabaseOptions {
     /// The part that can't be used.
     pub fn from_url(url: &str) -> Result<Self, BadOptions> {
         let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-        let config = url
-            .parse::<tokio_postgres::Config>()
-            .map_err(|_| BadOptions("the database URL can't be read: it is postgresql://USER:PASSWORD@HOST:PORT/NAME".into()))?;
+        let config = url.parse::<tokio_postgres::Config>().map_err(|_| {
+            BadOptions("the database URL can't be read: it is postgresql://USER:PASSWORD@HOST:PORT/NAME".into())
+        })?;
         if config.get_hosts().is_empty() {
             return Err(BadOptions("the database URL names no host".into()));
         }
@@ -93,7 +93,9 @@ impl DatabaseOptions {
         config.application_name("central-hub").connect_timeout(Duration::from_secs(2));
         config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(Duration::from_secs(10));
         let bounds = match purpose {
-            Purpose::Serve => "-c statement_timeout=10s -c lock_timeout=4s -c idle_in_transaction_session_timeout=5s -c jit=off",
+            Purpose::Serve => {
+                "-c statement_timeout=10s -c lock_timeout=4s -c idle_in_transaction_session_timeout=5s -c jit=off"
+            }
             Purpose::Migrate => "-c statement_timeout=0 -c lock_timeout=0",
         };
         let options = config.get_options().map_or_else(|| bounds.to_owned(), |given| format!("{bounds} {given}"));

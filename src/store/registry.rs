@@ -75,49 +75,9 @@ impl Store {
     /// # Errors
     /// [`ErrorCode::DependencyUnavailable`] where that was asked for; what Postgres says.
     pub async fn register(&self, request: &Register, instance_id: &InstanceId) -> Result<Registration, StoreError> {
-        let status = request.status.unwrap_or(Status::Healthy);
-        let names: Vec<&str> = request.dependencies.iter().map(ServiceName::as_str).collect();
-        let listed = serde_json::json!(names);
-        let metadata = Value::Object(request.metadata.clone());
-        self.run_tx("register", async |tx| {
-            let dependencies = dependency_states(tx, &request.dependencies, &names).await?;
-            if request.require_dependencies {
-                check_dependencies(&dependencies)?;
-            }
-            let row = tx
-                .query_one(
-                    sql::INSTANCE_REGISTER,
-                    &[
-                        &request.service_name.as_str(),
-                        &instance_id.as_str(),
-                        &status.as_str(),
-                        &request.heartbeat_interval_seconds,
-                        &request.version,
-                        &request.host,
-                        &request.port.map(i32::from),
-                        &listed,
-                        &metadata,
-                    ],
-                )
-                .await?;
-            let incarnation: i64 = row.get("incarnation");
-            tx.record(&[NewEvent {
-                kind: Kind::Registered,
-                service_name: request.service_name.clone(),
-                instance_id: Some(instance_id.clone()),
-                details: object(serde_json::json!({
-                    "incarnation": incarnation,
-                    "status": status,
-                    "version": request.version,
-                    "host": request.host,
-                    "port": request.port,
-                })),
-            }])
-            .await?;
-            let config = tx.config_refs(&[request.service_name.as_str()]).await?.into_values().next();
-            Ok(Registration { incarnation, config, dependencies })
-        })
-        .await
+        let input = (request, instance_id);
+        self.run_tx("register", input, |tx, (request, instance_id)| Box::pin(register_in(tx, request, instance_id)))
+            .await
     }
 
     /// Removes an instance's record, and tells which.
@@ -126,23 +86,7 @@ impl Store {
     /// [`ErrorCode::NotRegistered`], [`ErrorCode::StaleIncarnation`], [`ErrorCode::AmbiguousInstance`]; what Postgres
     /// says.
     pub async fn deregister(&self, request: &Deregister) -> Result<InstanceId, StoreError> {
-        self.run_tx("deregister", async |tx| {
-            let locked = tx.lock_instance(&request.service_name, request.instance_id.as_ref()).await?;
-            heartbeat::check_incarnation(request.incarnation, locked.record.incarnation).map_err(Error::from)?;
-            tx.execute(sql::INSTANCE_DELETE, &[&vec![locked.id]]).await?;
-            tx.record(&[NewEvent {
-                kind: Kind::Deregistered,
-                service_name: locked.service_name,
-                instance_id: Some(locked.record.instance_id.clone()),
-                details: object(serde_json::json!({
-                    "reason": "goodbye",
-                    "incarnation": locked.record.incarnation,
-                })),
-            }])
-            .await?;
-            Ok(locked.record.instance_id)
-        })
-        .await
+        self.run_tx("deregister", request, |tx, request| Box::pin(deregister_in(tx, request))).await
     }
 
     /// Takes an instance out of use, or back in; the record after it.
@@ -150,25 +94,7 @@ impl Store {
     /// # Errors
     /// [`ErrorCode::NotFound`], [`ErrorCode::AmbiguousInstance`]; what Postgres says.
     pub async fn drain(&self, request: &ServicesDrain) -> Result<Instance, StoreError> {
-        self.run_tx("drain", async |tx| {
-            let locked = tx.lock_instance(&request.service_name, request.instance_id.as_ref()).await;
-            let locked = locked.map_err(|error| match error {
-                StoreError::Refused(refusal) if refusal.code == ErrorCode::NotRegistered => not_found().into(),
-                other => other,
-            })?;
-            let row = tx.query_one(sql::INSTANCE_DRAIN, &[&locked.id, &request.draining, &request.reason]).await?;
-            if locked.draining != request.draining {
-                tx.record(&[NewEvent {
-                    kind: if request.draining { Kind::Draining } else { Kind::Undraining },
-                    service_name: locked.service_name,
-                    instance_id: Some(locked.record.instance_id),
-                    details: object(serde_json::json!({ "reason": request.reason })),
-                }])
-                .await?;
-            }
-            instance_from(&row)
-        })
-        .await
+        self.run_tx("drain", request, |tx, request| Box::pin(drain_in(tx, request))).await
     }
 
     /// A page of instances after the `(service, instance)` cursor; one more than `limit`, to tell whether more follow.
@@ -217,18 +143,84 @@ impl Store {
     }
 }
 
+async fn register_in(tx: &Tx<'_>, request: &Register, instance_id: &InstanceId) -> Result<Registration, StoreError> {
+    let service = request.service_name.as_str();
+    let status = request.status.unwrap_or(Status::Healthy);
+    let dependencies = dependency_states(tx, &request.dependencies).await?;
+    if request.require_dependencies {
+        check_dependencies(&dependencies)?;
+    }
+    let params: super::Params<'_> = &[
+        &service,
+        &instance_id.as_str(),
+        &status.as_str(),
+        &request.heartbeat_interval_seconds,
+        &request.version,
+        &request.host,
+        &request.port.map(i32::from),
+        &serde_json::json!(request.dependencies),
+        &Value::Object(request.metadata.clone()),
+    ];
+    let incarnation: i64 = tx.query_one(sql::INSTANCE_REGISTER, params).await?.get("incarnation");
+    tx.record(&[NewEvent {
+        kind: Kind::Registered,
+        service_name: request.service_name.clone(),
+        instance_id: Some(instance_id.clone()),
+        details: object(serde_json::json!({
+            "incarnation": incarnation,
+            "status": status,
+            "version": request.version,
+            "host": request.host,
+            "port": request.port,
+        })),
+    }])
+    .await?;
+    let config = tx.config_refs(&[service]).await?.into_values().next();
+    Ok(Registration { incarnation, config, dependencies })
+}
+
+async fn deregister_in(tx: &Tx<'_>, request: &Deregister) -> Result<InstanceId, StoreError> {
+    let locked = tx.lock_instance(&request.service_name, request.instance_id.as_ref()).await?;
+    heartbeat::check_incarnation(request.incarnation, locked.record.incarnation).map_err(Error::from)?;
+    tx.execute(sql::INSTANCE_DELETE, &[&vec![locked.id]]).await?;
+    tx.record(&[NewEvent {
+        kind: Kind::Deregistered,
+        service_name: locked.service_name,
+        instance_id: Some(locked.record.instance_id.clone()),
+        details: object(serde_json::json!({ "reason": "goodbye", "incarnation": locked.record.incarnation })),
+    }])
+    .await?;
+    Ok(locked.record.instance_id)
+}
+
+async fn drain_in(tx: &Tx<'_>, request: &ServicesDrain) -> Result<Instance, StoreError> {
+    let locked = tx.lock_instance(&request.service_name, request.instance_id.as_ref()).await;
+    let locked = locked.map_err(|error| match error {
+        StoreError::Refused(refusal) if refusal.code == ErrorCode::NotRegistered => not_found().into(),
+        other => other,
+    })?;
+    let row = tx.query_one(sql::INSTANCE_DRAIN, &[&locked.id, &request.draining, &request.reason]).await?;
+    if locked.draining != request.draining {
+        tx.record(&[NewEvent {
+            kind: if request.draining { Kind::Draining } else { Kind::Undraining },
+            service_name: locked.service_name,
+            instance_id: Some(locked.record.instance_id),
+            details: object(serde_json::json!({ "reason": request.reason })),
+        }])
+        .await?;
+    }
+    instance_from(&row)
+}
+
 fn not_found() -> Error {
     Error::new(ErrorCode::NotFound, "no such service or instance: hub.services.list tells which there are")
 }
 
-async fn dependency_states(
-    tx: &Tx<'_>,
-    dependencies: &[ServiceName],
-    names: &[&str],
-) -> Result<Vec<Dependency>, StoreError> {
+async fn dependency_states(tx: &Tx<'_>, dependencies: &[ServiceName]) -> Result<Vec<Dependency>, StoreError> {
     if dependencies.is_empty() {
         return Ok(Vec::new());
     }
+    let names: Vec<&str> = dependencies.iter().map(ServiceName::as_str).collect();
     let rows = tx.query(sql::DEPENDENCY_STATUS, &[&names]).await?;
     let ranks: HashMap<&str, i32> = rows.iter().map(|row| (row.get("service_name"), row.get("rank"))).collect();
     let state = |name: &ServiceName| match ranks.get(name.as_str()) {
@@ -241,16 +233,18 @@ async fn dependency_states(
 }
 
 fn check_dependencies(dependencies: &[Dependency]) -> Result<(), Error> {
-    let away = |dependency: &&Dependency| {
-        matches!(dependency.status, DependencyStatus::Down | DependencyStatus::Unknown)
-    };
+    let away =
+        |dependency: &&Dependency| matches!(dependency.status, DependencyStatus::Down | DependencyStatus::Unknown);
     let missing: Vec<&str> = dependencies.iter().filter(away).map(|dependency| dependency.name.as_str()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::DependencyUnavailable, "dependencies: not all of them are there; register again when they are")
-        .with("field", "dependencies")
-        .with("dependencies", missing))
+    Err(Error::new(
+        ErrorCode::DependencyUnavailable,
+        "dependencies: not all of them are there; register again when they are",
+    )
+    .with("field", "dependencies")
+    .with("dependencies", missing))
 }
 
 pub(super) fn service_in(row: &Row) -> Result<ServiceName, StoreError> {

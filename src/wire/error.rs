@@ -113,7 +113,9 @@ impl Error {
     /// A field over its size limit.
     #[must_use]
     pub fn too_large(field: &str, limit: usize, unit: &str) -> Self {
-        Self::new(ErrorCode::TooLarge, format!("{field}: at most {limit} {unit}")).with("field", field).with("limit", limit)
+        Self::new(ErrorCode::TooLarge, format!("{field}: at most {limit} {unit}"))
+            .with("field", field)
+            .with("limit", limit)
     }
 
     /// Something the hub needs can't be reached.
@@ -125,8 +127,10 @@ impl Error {
     /// The answer of a COMMIT was lost.
     #[must_use]
     pub fn outcome_unknown() -> Self {
-        Self::unavailable("Postgres went away while it committed: the change may have happened, look before trying again")
-            .with("outcome", "unknown")
+        Self::unavailable(
+            "Postgres went away while it committed: the change may have happened, look before trying again",
+        )
+        .with("outcome", "unknown")
     }
 
     /// Too much is in flight.

@@ -139,7 +139,8 @@ impl Event {
 /// The stream that keeps events, for a subject prefix: `hub` → `HUB_EVENTS`.
 #[must_use]
 pub fn stream_name(prefix: &str) -> String {
-    let token: String = prefix.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    let token: String =
+        prefix.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     format!("{token}_EVENTS")
 }
 

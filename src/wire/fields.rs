@@ -31,7 +31,11 @@ impl<'a> Fields<'a> {
         } else {
             json::parse_object(body, limits.depth).map_err(|violation| {
                 let error = Error::field(&violation.field, violation.rule);
-                if violation.path.len() > violation.field.len() + 1 { error.with("path", violation.path) } else { error }
+                if violation.path.len() > violation.field.len() + 1 {
+                    error.with("path", violation.path)
+                } else {
+                    error
+                }
             })?
         };
         Ok(Self { members, asked: Vec::new(), service, limits })
@@ -53,7 +57,12 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`ErrorCode::BadRequest`] with `rule` when `read` gives `None`.
-    pub fn typed<T>(&mut self, name: &'static str, rule: &str, read: impl FnOnce(Value) -> Option<T>) -> Result<Option<T>, Error> {
+    pub fn typed<T>(
+        &mut self,
+        name: &'static str,
+        rule: &str,
+        read: impl FnOnce(Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         match self.take(name) {
             None => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| Error::field(name, rule)),
@@ -126,7 +135,8 @@ impl<'a> Fields<'a> {
         let said = self.parsed::<ServiceName>("service_name")?;
         match (self.service.take(), said) {
             (Some(subject), Some(body)) if subject != body => {
-                Err(Error::new(ErrorCode::Forbidden, "service_name: the subject names another service").with("field", "service_name"))
+                Err(Error::new(ErrorCode::Forbidden, "service_name: the subject names another service")
+                    .with("field", "service_name"))
             }
             (Some(name), _) | (None, Some(name)) => Ok(name),
             (None, None) => Err(Error::field("service_name", "is missing")),

@@ -45,23 +45,43 @@ const fn optional(name: &'static str, kind: &'static str, doc: &'static str) -> 
 }
 
 const SERVICE: Field = optional("service_name", "text", "Must agree with the subject.");
-const INSTANCE: Field = optional("instance_id", "text", "Which instance; may be left out while the service has only one.");
-const INCARNATION: Field =
-    optional("incarnation", "integer", "The registration that you got; an older one is refused, so that a delayed message can't touch a successor.");
-const LIMIT: Field = optional("limit", "integer", "Rows of the page, 1 to 1000; left out, 100. A page also ends where a NATS message would be too large.");
+const INSTANCE: Field =
+    optional("instance_id", "text", "Which instance; may be left out while the service has only one.");
+const INCARNATION: Field = optional(
+    "incarnation",
+    "integer",
+    "The registration that you got; an older one is refused, so that a delayed message can't touch a successor.",
+);
+const LIMIT: Field = optional(
+    "limit",
+    "integer",
+    "Rows of the page, 1 to 1000; left out, 100. A page also ends where a NATS message would be too large.",
+);
 const CURSOR: Field = optional("cursor", "text", "`next_cursor` of the page before.");
 
 const fn register_fields(service: Field) -> [Field; 10] {
     [
         service,
-        optional("instance_id", "text", "`[A-Za-z0-9_-]{1,128}`. Left out, it is derived from host and port, so that a restart replaces its own record; without those it is made up."),
+        optional(
+            "instance_id",
+            "text",
+            "`[A-Za-z0-9_-]{1,128}`. Left out, it is derived from host and port, so that a restart replaces its own record; without those it is made up.",
+        ),
         optional("version", "text", "Version of your software."),
         optional("host", "text", "Where others reach you."),
         optional("port", "integer", "1 to 65535."),
         optional("dependencies", "list of names", "Services and infrastructure components that you need; at most 256."),
-        optional("metadata", "object", "Anything else worth knowing, at most 32 KiB; `hub.services.list` filters by it."),
+        optional(
+            "metadata",
+            "object",
+            "Anything else worth knowing, at most 32 KiB; `hub.services.list` filters by it.",
+        ),
         optional("status", "text", "`healthy` (left out), `degraded` or `down`."),
-        optional("heartbeat_interval_seconds", "number", "How often you will beat, 0.1 to 3600. Left out, the hub's setting (30)."),
+        optional(
+            "heartbeat_interval_seconds",
+            "number",
+            "How often you will beat, 0.1 to 3600. Left out, the hub's setting (30).",
+        ),
         optional("require_dependencies", "true or false", "Refuse unless each dependency is there and not down."),
     ]
 }
@@ -69,7 +89,8 @@ const fn register_fields(service: Field) -> [Field; 10] {
 const REGISTER: &[Field] = &register_fields(required("service_name", "text", "`[A-Za-z0-9][A-Za-z0-9_-]{0,99}`."));
 const REGISTER_AS: &[Field] = &register_fields(SERVICE);
 
-const REGISTER_REQUEST: &str = r#"{"service_name":"tick-aggregator","host":"10.0.0.5","port":8002,"dependencies":["nats"]}"#;
+const REGISTER_REQUEST: &str =
+    r#"{"service_name":"tick-aggregator","host":"10.0.0.5","port":8002,"dependencies":["nats"]}"#;
 const REGISTER_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","heartbeat_interval_seconds":30.0,"service_timeout_seconds":90.0,"config":null,"dependencies":[{"name":"nats","status":"unknown"}],"warnings":[]}"#;
 const INSTANCE_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":true,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}"#;
 

@@ -4,7 +4,8 @@
 /// `pattern` covers; in `pattern`, `*` covers one token and a last `>` one or more.
 #[must_use]
 pub fn matches(pattern: &str, subject: &str) -> bool {
-    let plain = |token: &str| !token.is_empty() && !token.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'*' || b == b'>');
+    let plain =
+        |token: &str| !token.is_empty() && !token.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'*' || b == b'>');
     if !subject.split('.').all(plain) {
         return false;
     }
@@ -60,8 +61,18 @@ mod tests {
             assert!(inboxes.allow(reply), "{reply}");
         }
         for reply in [
-            "_INBOX", "_INBOX.", "_INBOX..a", "_INBOX.>", "_INBOX.*", "_INBOX.a b", "_INBOX.a\r\nPUB x", "_INBOXX.a",
-            "$JS.API.STREAM.DELETE.KV_hub_config", "$KV.hub_config.a", "hub.config.set.a", "",
+            "_INBOX",
+            "_INBOX.",
+            "_INBOX..a",
+            "_INBOX.>",
+            "_INBOX.*",
+            "_INBOX.a b",
+            "_INBOX.a\r\nPUB x",
+            "_INBOXX.a",
+            "$JS.API.STREAM.DELETE.KV_hub_config",
+            "$KV.hub_config.a",
+            "hub.config.set.a",
+            "",
         ] {
             assert!(!inboxes.allow(reply), "{reply:?}");
         }

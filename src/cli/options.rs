@@ -1,0 +1,137 @@
+//! Flags and environment variables that say where NATS and Postgres are, shared by the commands that need them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::hub::NatsOptions;
+use crate::store::DatabaseOptions;
+
+/// An option that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadOption(String);
+
+/// Where NATS is. Credentials come from the environment only: CENTRAL_HUB_NATS_USER, _PASSWORD, _TOKEN, _NKEY_SEED
+/// (each also as ..._FILE, the path of a file that holds it).
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "NATS")]
+pub struct NatsArgs {
+    /// Servers, separated by commas
+    #[arg(
+        long,
+        env = "CENTRAL_HUB_NATS_URL",
+        value_name = "URL",
+        default_value = "nats://127.0.0.1:4222",
+        value_delimiter = ','
+    )]
+    pub nats_url: Vec<String>,
+    /// Credentials file (JWT and seed) of the connection that answers
+    #[arg(long, env = "CENTRAL_HUB_NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+    /// PEM file of certificates to trust, instead of the system's
+    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_CA", value_name = "FILE")]
+    pub nats_tls_ca: Option<PathBuf>,
+    /// PEM file of the client certificate, for mutual TLS
+    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_CERT", value_name = "FILE", requires = "nats_tls_key")]
+    pub nats_tls_cert: Option<PathBuf>,
+    /// PEM file of the client certificate's key
+    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_KEY", value_name = "FILE", requires = "nats_tls_cert")]
+    pub nats_tls_key: Option<PathBuf>,
+    /// Refuse a connection without TLS
+    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_REQUIRED")]
+    pub nats_tls_required: bool,
+    /// Where this program's own answers arrive
+    #[arg(long, env = "CENTRAL_HUB_NATS_INBOX_PREFIX", value_name = "PREFIX")]
+    pub nats_inbox_prefix: Option<String>,
+}
+
+impl NatsArgs {
+    /// The options of the connection whose variables begin with `prefix`, `CENTRAL_HUB_NATS` for the main one.
+    ///
+    /// # Errors
+    /// A secret's file that can't be read.
+    pub fn options(&self, prefix: &str) -> Result<NatsOptions, BadOption> {
+        let own = |name: &str| secret(&format!("{prefix}_{name}"));
+        Ok(NatsOptions {
+            urls: self.nats_url.clone(),
+            user: own("USER")?,
+            password: own("PASSWORD")?,
+            token: own("TOKEN")?,
+            nkey_seed: own("NKEY_SEED")?,
+            credentials_file: self.nats_creds.clone(),
+            tls_ca: self.nats_tls_ca.clone(),
+            tls_identity: self.nats_tls_cert.clone().zip(self.nats_tls_key.clone()),
+            tls_required: self.nats_tls_required,
+            inbox_prefix: self.nats_inbox_prefix.clone(),
+        })
+    }
+}
+
+/// Where Postgres is. The password, or a whole URL, comes from the environment only: CENTRAL_HUB_DB_PASSWORD or
+/// CENTRAL_HUB_DATABASE_URL (each also as ..._FILE).
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "PostgreSQL")]
+pub struct DatabaseArgs {
+    /// Host
+    #[arg(long, env = "CENTRAL_HUB_DB_HOST", value_name = "HOST", default_value = "127.0.0.1")]
+    pub db_host: String,
+    /// Port
+    #[arg(long, env = "CENTRAL_HUB_DB_PORT", value_name = "PORT", default_value_t = 5432)]
+    pub db_port: u16,
+    /// Database
+    #[arg(long, env = "CENTRAL_HUB_DB_NAME", value_name = "NAME", default_value = "central_hub")]
+    pub db_name: String,
+    /// User
+    #[arg(long, env = "CENTRAL_HUB_DB_USER", value_name = "NAME", default_value = "central_hub")]
+    pub db_user: String,
+    /// Use TLS, with a verified server
+    #[arg(long, env = "CENTRAL_HUB_DB_TLS")]
+    pub db_tls: bool,
+    /// PEM file of certificates to trust, instead of the system's
+    #[arg(long, env = "CENTRAL_HUB_DB_TLS_CA", value_name = "FILE")]
+    pub db_tls_ca: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    /// The options: CENTRAL_HUB_DATABASE_URL where it is set, else the single parts.
+    ///
+    /// # Errors
+    /// A URL that can't be read, or a secret's file that can't be.
+    pub fn options(&self) -> Result<DatabaseOptions, BadOption> {
+        let options = match secret("CENTRAL_HUB_DATABASE_URL")? {
+            Some(url) => DatabaseOptions::from_url(&url).map_err(|error| BadOption(error.to_string()))?,
+            None => {
+                let password = secret("CENTRAL_HUB_DB_PASSWORD")?;
+                DatabaseOptions::from_parts(
+                    &self.db_host,
+                    self.db_port,
+                    &self.db_name,
+                    &self.db_user,
+                    password.as_deref(),
+                )
+            }
+        };
+        let tls = self.db_tls || self.db_tls_ca.is_some();
+        Ok(if tls { options.with_tls(self.db_tls_ca.clone()) } else { options })
+    }
+}
+
+/// A secret from the environment variable `name`, or from the file that `name`_FILE names; never from a flag, which
+/// other users of the machine could read.
+///
+/// # Errors
+/// When the file can't be read, or both are set.
+pub fn secret(name: &str) -> Result<Option<String>, BadOption> {
+    let file_variable = format!("{name}_FILE");
+    let given = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
+    match (given(name), given(&file_variable)) {
+        (Some(_), Some(_)) => Err(BadOption(format!("{name} and {file_variable} are both set: unset one"))),
+        (Some(value), None) => Ok(Some(value)),
+        (None, Some(path)) => match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned())),
+            Err(error) => Err(BadOption(format!("{file_variable}: {path} can't be read: {error}"))),
+        },
+        (None, None) => Ok(None),
+    }
+}

@@ -1,0 +1,167 @@
+//! Keeps a bucket there and watched: what anybody else does to it shows here, and the projection puts it right.
+
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::kv;
+use async_nats::jetstream::stream::{Config, State, Stream};
+use futures_util::StreamExt as _;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::nats::Connection;
+use super::projector::Projector;
+use super::streams;
+use crate::store::Store;
+use crate::wire::bucket::{Bucket, Key};
+
+/// How often the stream behind the bucket is looked at: a watch notices neither a purge nor a recreated stream.
+const LOOK: Duration = Duration::from_secs(2);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Since when the hub has been without its watch of a bucket.
+#[derive(Debug)]
+pub struct Sight(Mutex<Option<Instant>>);
+
+impl Default for Sight {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+}
+
+impl Sight {
+    /// Whether the watch is live, or was lost less than `grace` ago.
+    #[must_use]
+    pub fn within(&self, grace: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|lost| lost.elapsed() < grace)
+    }
+
+    fn gained(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn lost(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+    }
+}
+
+/// One bucket and what the hub does to keep it true.
+pub struct BucketKeeper {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// Settings of the stream behind it.
+    pub config: Config,
+    /// Name of the bucket.
+    pub name: String,
+    /// The connection that may write it.
+    pub connection: Connection,
+    /// The truth.
+    pub store: Store,
+    /// What brings keys up to date.
+    pub projector: Arc<Projector>,
+    /// Whether the watch is live.
+    pub sight: Arc<Sight>,
+}
+
+impl BucketKeeper {
+    /// Keeps the bucket until it is told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut failures: u32 = 0;
+        while !stop.is_cancelled() {
+            let kept = tokio::select! {
+                kept = self.keep(&mut failures) => kept,
+                () = stop.cancelled() => return,
+            };
+            self.sight.lost();
+            if let Err(error) = kept {
+                tracing::debug!(bucket = self.name, cause = %error, "watch will be opened again");
+            }
+            let most = 100u64 << failures.min(5);
+            failures += 1;
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(most / 2 + fastrand::u64(0..=most / 2))) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Makes sure of the bucket, compares all of it with Postgres, and watches it until something calls for a new start.
+    async fn keep(&self, failures: &mut u32) -> Result<(), Failure> {
+        let mut generation = self.connection.generation.clone();
+        generation.mark_unchanged();
+        let jetstream = self.connection.jetstream();
+        let mut stream = streams::ensure(&jetstream, &self.config).await?;
+        let kv = jetstream.get_key_value(&self.name).await?;
+        self.projector.attach(Some(kv.clone()));
+        let mut watch = kv.watch_with_history(">").await?;
+        self.compare_all().await?;
+        let info = stream.info().await?;
+        let (created, mut last) = (info.created, info.state.clone());
+        self.sight.gained();
+        *failures = 0;
+
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                entry = watch.next() => match entry {
+                    Some(Ok(entry)) => self.note(&kv, entry).await,
+                    // The watch mends itself after an error; the look below tells when it can't.
+                    Some(Err(error)) => tracing::debug!(bucket = self.name, cause = %error, "watch stumbled"),
+                    None => return Ok(()),
+                },
+                _ = generation.changed() => return Ok(()),
+                _ = look.tick() => {
+                    let state = self.look(&mut stream, created).await?;
+                    if state.last_sequence < last.last_sequence {
+                        return Ok(());
+                    }
+                    if state.messages < last.messages {
+                        self.compare_all().await?;
+                    }
+                    last = state;
+                }
+            }
+        }
+    }
+
+    /// The stream's state.
+    ///
+    /// # Errors
+    /// When it can't be read, or the stream is another than the one that is watched.
+    async fn look(&self, stream: &mut Stream, created: OffsetDateTime) -> Result<State, Failure> {
+        let info = stream.info().await?;
+        if info.created != created {
+            return Err("the stream was made anew".into());
+        }
+        Ok(info.state.clone())
+    }
+
+    /// Has every key that Postgres knows compared with KV. (Keys that only KV has come through the watch.)
+    async fn compare_all(&self) -> Result<(), Failure> {
+        let keys = match self.bucket {
+            Bucket::Config => self.store.config_keys().await?,
+            Bucket::Services => self.store.instance_keys().await?,
+        };
+        self.projector.mark(keys);
+        Ok(())
+    }
+
+    async fn note(&self, kv: &kv::Store, entry: kv::Entry) {
+        if self.projector.is_own(entry.revision) {
+            return;
+        }
+        match Key::parse(self.bucket, &entry.key) {
+            Some(key) => self.projector.mark([key]),
+            None if entry.operation == kv::Operation::Put => {
+                tracing::warn!(bucket = self.name, "a key that the hub never writes was removed");
+                if let Err(error) = kv.purge_expect_revision(&entry.key, Some(entry.revision)).await {
+                    tracing::debug!(bucket = self.name, cause = %error, "purge failed");
+                }
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! What each call does: decode, decide, one transaction, reply, push.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::Hub;
+use super::serve::{Call, encode, explain};
+use crate::domain::config::Position;
+use crate::domain::heartbeat::{Applied, Report};
+use crate::domain::liveness;
+use crate::domain::name::{InstanceId, ServiceName};
+use crate::domain::status::Status;
+use crate::store::heartbeat::Beat;
+use crate::wire::bucket::Key;
+use crate::wire::config::{ConfigChange, ConfigGet, ConfigHistory, ConfigList, ConfigSet, ConfigsPage, History};
+use crate::wire::health::{Health, HubHealth, NatsHealth, PostgresHealth, ProjectionHealth};
+use crate::wire::registry::{
+    Deregister, Deregistered, Heartbeat, HeartbeatAck, Instance, Register, Registered, Service, ServicesDrain,
+    ServicesGet, ServicesList, ServicesPage,
+};
+use crate::wire::{Endpoint, Error, ErrorCode, Fields, Request};
+
+/// How long a config call waits for KV before it says `published: false`.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long `hub.health` waits for Postgres, and for NATS.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Room that a page leaves in a message for what surrounds its rows, in bytes.
+const PAGE_MARGIN: usize = 4_096;
+
+impl Hub {
+    fn decode<R: Request>(&self, call: &Call) -> Result<R, Error> {
+        let mut fields = Fields::parse(&call.body, call.service.as_deref(), &self.options.limits)?;
+        let request = R::decode(&mut fields)?;
+        fields.finish()?;
+        Ok(request)
+    }
+
+    /// Answers a call.
+    ///
+    /// # Errors
+    /// What the caller is told instead.
+    pub async fn answer(&self, call: &Call) -> Result<Bytes, Error> {
+        match call.endpoint {
+            Endpoint::Register | Endpoint::RegisterAs => encode(&self.register(self.decode(call)?).await?),
+            Endpoint::Heartbeat => encode(&self.heartbeat(self.decode(call)?).await?),
+            Endpoint::Deregister => encode(&self.deregister(self.decode(call)?).await?),
+            Endpoint::ServicesList => encode(&self.services_list(self.decode(call)?).await?),
+            Endpoint::ServicesGet => encode(&self.services_get(self.decode(call)?).await?),
+            Endpoint::ServicesDrain => encode(&self.services_drain(self.decode(call)?).await?),
+            Endpoint::ConfigGet => self.config_get(self.decode(call)?).await,
+            Endpoint::ConfigSet => encode(&self.config_set(self.decode(call)?).await?),
+            Endpoint::ConfigHistory => encode(&self.config_history(self.decode(call)?).await?),
+            Endpoint::ConfigList => encode(&self.config_list(self.decode(call)?).await?),
+            Endpoint::Health => {
+                self.decode::<Health>(call)?;
+                encode(&self.health().await)
+            }
+        }
+    }
+
+    /// Answers at once what memory knows: the active config, asked for without further wishes.
+    pub fn answer_from_memory(&self, call: &Call) -> Option<Bytes> {
+        if call.endpoint != Endpoint::ConfigGet || !(call.body.is_empty() || &*call.body == b"{}") {
+            return None;
+        }
+        self.memory_is_current().then(|| self.memory.get(call.service.as_deref()?)?.answer.clone()).flatten()
+    }
+
+    fn memory_is_current(&self) -> bool {
+        let ttl = self.settings.borrow().config_management.config_cache_ttl_seconds;
+        self.config_sight.within(Duration::from_secs_f64(ttl))
+    }
+
+    async fn register(&self, request: Register) -> Result<Registered, Error> {
+        let instance_id = match (&request.instance_id, &request.host, request.port) {
+            (Some(id), ..) => id.clone(),
+            (None, Some(host), Some(port)) => InstanceId::at_address(host, port),
+            (None, ..) => generated_id()?,
+        };
+        let service = request.service_name.as_str();
+        let made = self
+            .store
+            .register(&request, &instance_id)
+            .await
+            .map_err(|error| explain(&error, "register", Some(service)))?;
+        self.committed.notify_one();
+        tracing::info!(service, instance = instance_id.as_str(), incarnation = made.incarnation, "registered");
+        let settings = self.settings.borrow().service_discovery.clone();
+        let asked = request.heartbeat_interval_seconds;
+        Ok(Registered {
+            status: request.status.unwrap_or(Status::Healthy),
+            heartbeat_interval_seconds: asked.unwrap_or(settings.heartbeat_interval_seconds),
+            service_timeout_seconds: liveness::timeout_seconds(asked, &settings),
+            incarnation: made.incarnation,
+            config: made.config,
+            dependencies: made.dependencies,
+            warnings: registration_warnings(&request),
+            service_name: request.service_name,
+            instance_id,
+        })
+    }
+
+    async fn heartbeat(&self, request: Heartbeat) -> Result<HeartbeatAck, Error> {
+        let metrics = (!request.metrics.is_empty()).then(|| serde_json::Value::Object(request.metrics).to_string());
+        let report = Report {
+            instance_id: request.instance_id,
+            incarnation: request.incarnation,
+            status: request.status.unwrap_or(Status::Healthy),
+            applied: Applied {
+                revision: request.config_revision,
+                version: request.config_version,
+                error: request.config_error,
+            },
+        };
+        let service_name = request.service_name;
+        let heard = self.heartbeats.take(Beat { service_name: service_name.clone(), report, metrics }).await?;
+        let default_interval = self.settings.borrow().service_discovery.heartbeat_interval_seconds;
+        Ok(HeartbeatAck {
+            service_name,
+            instance_id: heard.instance_id,
+            status: heard.status,
+            config: heard.config,
+            heartbeat_interval_seconds: heard.interval_seconds.unwrap_or(default_interval),
+        })
+    }
+
+    async fn deregister(&self, request: Deregister) -> Result<Deregistered, Error> {
+        let service = request.service_name.as_str();
+        let instance_id =
+            self.store.deregister(&request).await.map_err(|error| explain(&error, "deregister", Some(service)))?;
+        self.committed.notify_one();
+        tracing::info!(service, instance = instance_id.as_str(), "deregistered");
+        Ok(Deregistered { service_name: request.service_name, instance_id })
+    }
+
+    async fn services_list(&self, request: ServicesList) -> Result<ServicesPage, Error> {
+        let cursor = request.cursor.as_deref().unwrap_or(".");
+        let after =
+            cursor.split_once('.').ok_or_else(|| Error::field("cursor", "must be a next_cursor of this list"))?;
+        let limit = request.limit.unwrap_or(self.options.limits.page_default);
+        let rows = self.store.instances_page(&request, after, limit).await;
+        let rows = rows.map_err(|error| explain(&error, "services list", None))?;
+        let (services, more) = self.page(rows, limit);
+        let last =
+            services.last().map(|last| Key::Instance(last.service_name.clone(), last.instance_id.clone()).text());
+        Ok(ServicesPage { next_cursor: last.filter(|_| more), services })
+    }
+
+    async fn services_get(&self, request: ServicesGet) -> Result<Service, Error> {
+        let service_name = request.service_name;
+        let rows = self.store.instances_of(&service_name).await;
+        let rows = rows.map_err(|error| explain(&error, "services get", Some(service_name.as_str())))?;
+        let status = Status::best(rows.iter().map(|instance| instance.status));
+        let status = status.ok_or_else(|| no_such_service(&service_name))?;
+        let chosen = choose(&rows).cloned();
+        let most = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let (instances, _) = self.page(rows, most);
+        let (host, port) = chosen.map_or((None, None), |instance| (instance.host, instance.port));
+        Ok(Service { service_name, status, host, port, instances })
+    }
+
+    async fn services_drain(&self, request: ServicesDrain) -> Result<Instance, Error> {
+        let service = request.service_name.as_str();
+        let instance = self.store.drain(&request).await.map_err(|error| explain(&error, "drain", Some(service)))?;
+        self.committed.notify_one();
+        tracing::info!(service, instance = instance.instance_id.as_str(), draining = instance.draining, "drain");
+        Ok(instance)
+    }
+
+    async fn config_get(&self, request: ConfigGet) -> Result<Bytes, Error> {
+        let service = &request.service_name;
+        let failed = |error| explain(&error, "config get", Some(service.as_str()));
+        if let Some(version) = request.version {
+            let config = self.store.config_version(service, version).await.map_err(failed)?;
+            let config = config.ok_or_else(|| no_such_version(service, version))?;
+            check_revision(service, config.revision, request.min_revision)?;
+            return encode(&config);
+        }
+        let enough = |position: Position| request.min_revision.is_none_or(|least| position.revision >= least);
+        let remembered = if self.memory_is_current() { self.memory.get(service.as_str()) } else { None };
+        let current = match remembered.filter(|remembered| enough(remembered.position)) {
+            Some(remembered) => remembered,
+            None => {
+                let active = self.store.configs_active(&[service.as_str()]).await.map_err(failed)?;
+                let active = active.first().ok_or_else(|| no_such_config(service))?;
+                self.memory.offer(active)
+            }
+        };
+        check_revision(service, current.position.revision, request.min_revision)?;
+        current.answer.clone().ok_or_else(|| no_such_config(service))
+    }
+
+    async fn config_set(&self, request: ConfigSet) -> Result<ConfigChange, Error> {
+        let service = request.service_name.clone();
+        if let Some(deadline) = request.deadline {
+            check_deadline(deadline, OffsetDateTime::now_utc())?;
+        }
+        let outcome = self.store.config_set(&request, self.options.limits.config_bytes).await;
+        let outcome = outcome.map_err(|error| explain(&error, "config set", Some(service.as_str())))?;
+        let published = match &outcome.active {
+            None => false,
+            Some(active) => {
+                self.memory.offer(active);
+                if outcome.changed {
+                    tracing::info!(
+                        service = service.as_str(),
+                        version = outcome.version,
+                        revision = outcome.position.revision,
+                        "config published"
+                    );
+                }
+                let projected = self.configs.project(Key::Config(service.clone()));
+                let published = tokio::time::timeout(PUBLISH_TIMEOUT, projected).await;
+                self.committed.notify_one();
+                matches!(published, Ok(Ok(())))
+            }
+        };
+        Ok(ConfigChange {
+            service_name: service,
+            version: outcome.version,
+            revision: outcome.position.revision,
+            epoch: outcome.position.epoch,
+            changed: outcome.changed,
+            published,
+            warnings: Vec::new(),
+        })
+    }
+
+    async fn config_history(&self, request: ConfigHistory) -> Result<History, Error> {
+        let service = &request.service_name;
+        let limit = request.limit.unwrap_or(self.options.limits.page_default);
+        let history = self.store.config_history(service, request.before_revision, limit).await;
+        let (activations, versions) =
+            history.map_err(|error| explain(&error, "config history", Some(service.as_str())))?;
+        if activations.is_empty() && request.before_revision.is_none() {
+            return Err(no_such_config(service));
+        }
+        Ok(History { activations, versions })
+    }
+
+    async fn config_list(&self, request: ConfigList) -> Result<ConfigsPage, Error> {
+        let limit = request.limit.unwrap_or(self.options.limits.page_default);
+        let rows = self.store.configs_page(request.cursor.as_deref().unwrap_or_default(), limit).await;
+        let (configs, more) = self.page(rows.map_err(|error| explain(&error, "config list", None))?, limit);
+        let last = configs.last().map(|last| last.service_name.to_string());
+        Ok(ConfigsPage { next_cursor: last.filter(|_| more), configs })
+    }
+
+    /// Cuts rows to `limit`, and to what one message can carry; tells whether any were left.
+    fn page<T: Serialize>(&self, mut rows: Vec<T>, limit: u32) -> (Vec<T>, bool) {
+        let all = rows.len();
+        let mut room = self.requests.client.max_payload().saturating_sub(PAGE_MARGIN);
+        let fits = |row: &T| {
+            let size = serde_json::to_vec(row).map_or(0, |text| text.len() + 1);
+            let left = room.checked_sub(size);
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        let count = rows.iter().take(limit as usize).take_while({
+            let mut fits = fits;
+            move |row| fits(row)
+        });
+        let count = count.count();
+        rows.truncate(count);
+        (rows, count < all)
+    }
+
+    async fn health(&self) -> HubHealth {
+        let asked = Instant::now();
+        let (postgres, nats, pending) = tokio::join!(
+            tokio::time::timeout(HEALTH_TIMEOUT, self.store.now()),
+            self.writer.round_trip(HEALTH_TIMEOUT),
+            tokio::time::timeout(HEALTH_TIMEOUT, self.store.count_unpublished()),
+        );
+        let postgres_ms = matches!(postgres, Ok(Ok(_))).then(|| millis(asked.elapsed()));
+        let pending = pending.ok().and_then(Result::ok);
+        let well = |fine: bool| if fine { Status::Healthy } else { Status::Down };
+        let watching = self.config_sight.within(Duration::ZERO);
+        let all_well = postgres_ms.is_some() && nats.is_ok() && watching;
+        HubHealth {
+            status: if all_well { Status::Healthy } else { Status::Degraded },
+            version: env!("CARGO_PKG_VERSION").into(),
+            replica_id: self.options.replica_id.to_string(),
+            leader: self.leads.load(std::sync::atomic::Ordering::Relaxed),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            now: OffsetDateTime::now_utc(),
+            postgres: PostgresHealth { status: well(postgres_ms.is_some()), response_time_ms: postgres_ms },
+            nats: NatsHealth {
+                status: well(nats.is_ok()),
+                rtt_ms: nats.ok().map(millis),
+                server_version: self.writer.client.server_info().version,
+            },
+            projection: ProjectionHealth { pending },
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn generated_id() -> Result<InstanceId, Error> {
+    nuid::next().to_string().try_into().map_err(|rule| Error::field("instance_id", rule))
+}
+
+fn registration_warnings(request: &Register) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut seen = HashSet::new();
+    for name in &request.dependencies {
+        if !seen.insert(name) {
+            warnings.push(format!("dependencies: {name} is named twice"));
+        }
+    }
+    if request.dependencies.contains(&request.service_name) {
+        warnings.push("dependencies: the service depends on itself".into());
+    }
+    if request.host.is_some() != request.port.is_some() {
+        warnings.push("host and port: one without the other tells nobody where you are".into());
+    }
+    warnings
+}
+
+/// The instance to send a caller to: a healthy one that isn't draining, else a degraded one; any of them, so that calls
+/// spread.
+fn choose(instances: &[Instance]) -> Option<&Instance> {
+    [Status::Healthy, Status::Degraded].into_iter().find_map(|status| {
+        let fit: Vec<&Instance> = instances
+            .iter()
+            .filter(|instance| instance.status == status && !instance.draining && instance.host.is_some())
+            .collect();
+        fit.get(fastrand::usize(..fit.len().max(1))).copied()
+    })
+}
+
+fn no_such_service(service: &ServiceName) -> Error {
+    Error::new(ErrorCode::NotFound, format!("no instance of {service} is registered; hub.services.list tells who is"))
+}
+
+fn no_such_config(service: &ServiceName) -> Error {
+    Error::new(ErrorCode::NotFound, format!("{service} has no config in force; hub.config.set gives it one"))
+}
+
+fn no_such_version(service: &ServiceName, version: i64) -> Error {
+    Error::new(
+        ErrorCode::NotFound,
+        format!("{service} has no config version {version}; hub.config.history tells which there are"),
+    )
+    .with("field", "version")
+}
+
+fn check_revision(service: &ServiceName, revision: i64, least: Option<i64>) -> Result<(), Error> {
+    match least {
+        Some(least) if revision < least => Err(Error::new(
+            ErrorCode::NotFound,
+            format!("{service} has no config of revision {least} or newer; the newest is {revision}"),
+        )
+        .with("field", "min_revision")
+        .with("revision", revision)),
+        _ => Ok(()),
+    }
+}
+
+fn check_deadline(deadline: OffsetDateTime, now: OffsetDateTime) -> Result<(), Error> {
+    if now <= deadline {
+        return Ok(());
+    }
+    let now = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    Err(Error::new(ErrorCode::Expired, "deadline: it has passed, nothing was done")
+        .with("field", "deadline")
+        .with("now", now))
+}

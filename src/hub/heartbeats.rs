@@ -1,0 +1,176 @@
+//! Group commit of heartbeats: one statement for all that arrived while the last one ran, one reply each after it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::nats::Interruptions;
+use super::serve::explain;
+use crate::domain::settings::Settings;
+use crate::store::heartbeat::{Beat, Heard};
+use crate::store::{Store, StoreError};
+use crate::wire::Error;
+
+/// Heartbeats of one statement.
+const BATCH: usize = 512;
+
+/// A statement that takes longer means that others' heartbeats wait unheard, so their silence proves nothing.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Where heartbeats are handed in.
+#[derive(Clone)]
+pub struct HeartbeatQueue(mpsc::Sender<Waiting>);
+
+struct Waiting {
+    beat: Beat,
+    heard: oneshot::Sender<Result<Heard, Error>>,
+}
+
+/// The writer of heartbeats.
+pub struct HeartbeatWriter {
+    queue: mpsc::Receiver<Waiting>,
+    store: Store,
+    /// Whether rows are kept.
+    settings: watch::Receiver<Settings>,
+    /// Told when heartbeats couldn't be taken in time.
+    interruptions: Arc<Interruptions>,
+    /// Wakes the outbox.
+    committed: Arc<Notify>,
+}
+
+/// A queue for at most `capacity` heartbeats, and its writer.
+#[must_use]
+pub fn queue(
+    capacity: usize,
+    store: Store,
+    settings: watch::Receiver<Settings>,
+    interruptions: Arc<Interruptions>,
+    committed: Arc<Notify>,
+) -> (HeartbeatQueue, HeartbeatWriter) {
+    let (sender, queue) = mpsc::channel(capacity);
+    (HeartbeatQueue(sender), HeartbeatWriter { queue, store, settings, interruptions, committed })
+}
+
+impl HeartbeatQueue {
+    /// Hands a heartbeat in and waits until it is in Postgres.
+    ///
+    /// # Errors
+    /// What the speaker is told instead; [`Error::overloaded`] when the queue is full.
+    pub async fn take(&self, beat: Beat) -> Result<Heard, Error> {
+        let (heard, answer) = oneshot::channel();
+        self.0.try_send(Waiting { beat, heard }).map_err(|_| Error::overloaded())?;
+        answer.await.unwrap_or_else(|_| Err(Error::unavailable("the hub stops; send the heartbeat again")))
+    }
+}
+
+impl HeartbeatWriter {
+    /// Takes heartbeats until `stop`, which is to be cancelled when nobody hands in any more.
+    pub async fn run(&mut self, stop: CancellationToken) {
+        let mut waiting = Vec::with_capacity(BATCH);
+        loop {
+            if waiting.is_empty() {
+                tokio::select! {
+                    _ = self.queue.recv_many(&mut waiting, BATCH) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            let (batch, later) = one_round(waiting);
+            waiting = later;
+            self.write(batch).await;
+        }
+    }
+
+    async fn write(&self, batch: Vec<Waiting>) {
+        let beats: Vec<&Beat> = batch.iter().map(|waiting| &waiting.beat).collect();
+        let started = Instant::now();
+        let results = self.store_all(&beats).await;
+        if started.elapsed() > SLOW || results.is_err() {
+            self.interruptions.note();
+        }
+        let results = results.unwrap_or_else(|error| {
+            let shared = explain(&error, "heartbeat", None);
+            batch.iter().map(|_| Err(shared.clone())).collect()
+        });
+        for (waiting, result) in batch.into_iter().zip(results) {
+            let _ = waiting.heard.send(result);
+        }
+    }
+
+    async fn store_all(&self, beats: &[&Beat]) -> Result<Vec<Result<Heard, Error>>, StoreError> {
+        let record = self.settings.borrow().health_monitoring.record_heartbeats;
+        let touched = self.store.touch(beats, record).await?;
+        let others: Vec<&Beat> =
+            beats.iter().zip(&touched).filter(|(_, heard)| heard.is_none()).map(|(beat, _)| *beat).collect();
+        if others.is_empty() {
+            return Ok(touched.into_iter().flatten().map(Ok).collect());
+        }
+        let applied = self.store.apply(&others, record).await?;
+        if applied.changed {
+            self.committed.notify_one();
+        }
+        let mut applied = applied.results.into_iter();
+        let missing = || Err(Error::unavailable("the heartbeat was not taken"));
+        Ok(touched.into_iter().map(|heard| heard.map_or_else(|| applied.next().unwrap_or_else(missing), Ok)).collect())
+    }
+}
+
+/// Parts a round with at most one heartbeat per instance from those that have to wait for the next, all in their order.
+/// One that names no instance may speak for any of its service, so it shares a round with none of them.
+fn one_round(waiting: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
+    let mut clash = Clash::default();
+    waiting.into_iter().partition(|waiting| {
+        let beat = &waiting.beat;
+        let instance = beat.report.instance_id.as_ref().map(crate::domain::name::InstanceId::as_str);
+        clash.admits(beat.service_name.as_str(), instance)
+    })
+}
+
+/// Who speaks in a round already.
+#[derive(Default)]
+struct Clash {
+    instances: HashSet<(String, String)>,
+    services: HashSet<String>,
+    unnamed: HashSet<String>,
+}
+
+impl Clash {
+    fn admits(&mut self, service: &str, instance: Option<&str>) -> bool {
+        let service = service.to_owned();
+        if self.unnamed.contains(&service) {
+            return false;
+        }
+        match instance {
+            Some(instance) => {
+                self.services.insert(service.clone());
+                self.instances.insert((service, instance.to_owned()))
+            }
+            None => !self.services.contains(&service) && self.unnamed.insert(service),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_has_each_instance_once() {
+        let mut clash = Clash::default();
+        let asked = [
+            ("a", Some("1"), true),
+            ("a", Some("2"), true),
+            ("a", Some("1"), false),
+            ("a", None, false),
+            ("b", None, true),
+            ("b", None, false),
+            ("b", Some("1"), false),
+            ("c", Some("1"), true),
+        ];
+        for (service, instance, admitted) in asked {
+            assert_eq!(clash.admits(service, instance), admitted, "{service} {instance:?}");
+        }
+    }
+}

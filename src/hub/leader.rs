@@ -1,0 +1,118 @@
+//! Leadership and the work of the leader: the sweep, and the partitions of `health_metrics`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::nats::{Connection, Interruptions};
+use crate::domain::lease::{self, Token};
+use crate::domain::liveness::{Hearing, Tick};
+use crate::domain::settings::Settings;
+use crate::store::lease::Swept;
+use crate::store::{Store, StoreError};
+
+/// How many days of partitions are made ahead.
+const PARTITION_DAYS: i32 = 3;
+
+/// How often the leader sees to the partitions.
+const PARTITION_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Competes for the leadership and does the leader's work.
+pub struct Leader {
+    /// Where the lease is.
+    pub store: Store,
+    /// The connection that hears heartbeats.
+    pub requests: Connection,
+    /// Timeouts.
+    pub settings: watch::Receiver<Settings>,
+    /// What broke the hub's hearing.
+    pub interruptions: Arc<Interruptions>,
+    /// Whether this replica leads, for others to see.
+    pub leads: Arc<AtomicBool>,
+    /// Wakes the outbox.
+    pub committed: Arc<Notify>,
+}
+
+/// What the leader remembers from one pass to the next.
+#[derive(Default)]
+struct Term {
+    token: Option<Token>,
+    hearing: Hearing,
+    interruptions: u64,
+    partitions_made: Option<Instant>,
+}
+
+impl Leader {
+    /// Runs until `stop`, then gives the leadership up.
+    pub async fn run(&self, stop: CancellationToken) {
+        let started = Instant::now();
+        let mut term = Term::default();
+        let mut pass = tokio::time::interval(lease::RENEWAL);
+        pass.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = pass.tick() => {}
+                () = stop.cancelled() => break,
+            }
+            if let Err(error) = self.pass(&mut term, started).await {
+                term.hearing.interrupt();
+                tracing::debug!(cause = %error.chain(), "the leader's pass will be tried again");
+            }
+            let leads = term.token.is_some();
+            if self.leads.swap(leads, Ordering::Relaxed) != leads {
+                tracing::info!(leads, "leadership");
+            }
+        }
+        if term.token.is_some()
+            && let Err(error) = self.store.release_lease().await
+        {
+            tracing::debug!(cause = %error.chain(), "the leadership will run out by itself");
+        }
+        self.leads.store(false, Ordering::Relaxed);
+    }
+
+    async fn pass(&self, term: &mut Term, started: Instant) -> Result<(), StoreError> {
+        let acquired = self.store.acquire_lease().await.inspect_err(|_| term.token = None)?;
+        if acquired != term.token {
+            // A take-over, or a lease that ran out: what was heard before is another's, or has a gap.
+            term.hearing.interrupt();
+            term.token = acquired;
+        }
+        let Some(token) = acquired else { return Ok(()) };
+        let interruptions = self.interruptions.count();
+        if interruptions != term.interruptions || !self.requests.is_up() {
+            term.interruptions = interruptions;
+            term.hearing.interrupt();
+        }
+        if term.partitions_made.is_none_or(|made| made.elapsed() > PARTITION_PERIOD) {
+            self.store.create_partitions(PARTITION_DAYS).await?;
+            term.partitions_made = Some(Instant::now());
+        }
+        if !self.requests.is_up() {
+            return Ok(());
+        }
+        let now = self.store.now().await?;
+        let hearing_since = term.hearing.tick(Tick { now, monotonic: started.elapsed() }, lease::RENEWAL);
+        let settings = self.settings.borrow().service_discovery.clone();
+        match self.store.sweep(token, hearing_since, &settings).await? {
+            Some(swept) => self.tell(&swept),
+            None => term.token = None,
+        }
+        Ok(())
+    }
+
+    fn tell(&self, swept: &Swept) {
+        for key in &swept.downed {
+            tracing::warn!(instance = key.text(), "marked down: silent for longer than its timeout");
+        }
+        for key in &swept.removed {
+            tracing::warn!(instance = key.text(), "removed: down for too long");
+        }
+        if !(swept.downed.is_empty() && swept.removed.is_empty()) {
+            self.committed.notify_one();
+        }
+    }
+}

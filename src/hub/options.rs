@@ -1,0 +1,103 @@
+//! What a hub must know before it can read its own settings.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::limits::Limits;
+use crate::domain::name::InstanceId;
+use crate::domain::settings::Settings;
+use crate::store::DatabaseOptions;
+use crate::wire::subject::Inboxes;
+
+/// Options of a hub.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The connection that answers requests. It needs to publish to inboxes only.
+    pub nats: NatsOptions,
+    /// The connection that writes KV and events; `None`: as `nats`.
+    pub nats_writer: Option<NatsOptions>,
+    /// The truth's keeper.
+    pub database: DatabaseOptions,
+    /// Connections to Postgres at the most.
+    pub database_connections: usize,
+    /// Whether missing migrations are run at start; otherwise they are an error.
+    pub migrate: bool,
+    /// First tokens of all subjects.
+    pub subject_prefix: String,
+    /// Start of all bucket names.
+    pub bucket_prefix: String,
+    /// Copies of each stream: 1, 3 or 5.
+    pub stream_replicas: usize,
+    /// Where answers may go.
+    pub inboxes: Inboxes,
+    /// This replica's name, unique among the hubs of one database.
+    pub replica_id: InstanceId,
+    /// The host it runs on, for its own record.
+    pub host: Option<String>,
+    /// Requests in work at the most, heartbeats and reads from memory not counted.
+    pub max_in_flight: usize,
+    /// Heartbeats waiting at the most.
+    pub max_heartbeats_waiting: usize,
+    /// How long a stop waits for what is in flight.
+    pub drain_timeout: Duration,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Settings that hold while the hub's own config says nothing else.
+    pub settings: Settings,
+}
+
+impl Options {
+    /// Options with their defaults.
+    #[must_use]
+    pub fn new(nats_url: &str, database: DatabaseOptions, replica_id: InstanceId) -> Self {
+        Self {
+            nats: NatsOptions { urls: vec![nats_url.to_owned()], ..NatsOptions::default() },
+            nats_writer: None,
+            database,
+            database_connections: 10,
+            migrate: true,
+            subject_prefix: "hub".into(),
+            bucket_prefix: "hub".into(),
+            stream_replicas: 1,
+            inboxes: Inboxes::default(),
+            replica_id,
+            host: None,
+            max_in_flight: 512,
+            max_heartbeats_waiting: 8_192,
+            drain_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// How to reach NATS and as whom. Credentials inside a URL are ignored by the client library, so they stand here.
+#[derive(Clone, Default)]
+pub struct NatsOptions {
+    /// Servers, `nats://host:4222` or `tls://…`.
+    pub urls: Vec<String>,
+    /// User name.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<String>,
+    /// Token.
+    pub token: Option<String>,
+    /// Seed of an nkey.
+    pub nkey_seed: Option<String>,
+    /// Credentials file (JWT and seed).
+    pub credentials_file: Option<PathBuf>,
+    /// PEM file of certificates to trust, instead of the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM files of certificate and key for mutual TLS.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
+    /// Refuse a connection without TLS.
+    pub tls_required: bool,
+    /// Where this client's own answers arrive, `_INBOX` by default.
+    pub inbox_prefix: Option<String>,
+}
+
+impl std::fmt::Debug for NatsOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NatsOptions").field("urls", &self.urls).field("user", &self.user).finish_non_exhaustive()
+    }
+}

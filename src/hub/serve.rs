@@ -1,0 +1,284 @@
+//! Requests in, answers out: subscriptions from the route table, one place that replies, counts and drops.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, HeaderMap, Message, PublishErrorKind, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Hub;
+use super::throttle::Throttle;
+use crate::store::StoreError;
+use crate::wire::error::ErrorBody;
+use crate::wire::micro::QUEUE_GROUP;
+use crate::wire::route::ROUTES;
+use crate::wire::subject::Inboxes;
+use crate::wire::{Endpoint, Error, ErrorCode};
+
+/// How long a subscription may take to end after it was told to.
+const UNSUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Health is answered even when everything else is overloaded, this many at a time.
+const HEALTH_IN_FLIGHT: usize = 16;
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub struct Call {
+    /// Which subject.
+    pub endpoint: Endpoint,
+    /// The service that the subject names.
+    pub service: Option<String>,
+    /// What was asked.
+    pub body: Bytes,
+    reply: Option<Subject>,
+    started: Instant,
+}
+
+/// What an endpoint did so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests, refused ones included.
+    pub requests: AtomicU64,
+    /// Refused requests.
+    pub errors: AtomicU64,
+    /// Nanoseconds from arrival to answer, all requests together.
+    pub nanos: AtomicU64,
+    /// Number and text of the last refusal.
+    pub last_error: Mutex<String>,
+}
+
+/// The one place that answers.
+pub struct Responder {
+    client: Client,
+    inboxes: Inboxes,
+    counters: Vec<Counters>,
+    dropped: AtomicU64,
+    dropped_warning: Throttle,
+}
+
+impl Responder {
+    /// Answers on `client`, into `inboxes` only.
+    #[must_use]
+    pub fn new(client: Client, inboxes: Inboxes) -> Self {
+        Self {
+            client,
+            inboxes,
+            counters: ROUTES.iter().map(|_| Counters::default()).collect(),
+            dropped: AtomicU64::new(0),
+            dropped_warning: Throttle::new(Duration::from_secs(60)),
+        }
+    }
+
+    /// What an endpoint did so far.
+    #[must_use]
+    pub fn counters(&self, endpoint: Endpoint) -> Option<&Counters> {
+        self.counters.get(endpoint as usize)
+    }
+
+    /// Whether a request may be served: one that wants its answer outside the inboxes is dropped, counted, and warned
+    /// about once a minute.
+    pub fn admits(&self, reply: Option<&Subject>) -> bool {
+        if reply.is_none_or(|reply| self.inboxes.allow(reply)) {
+            return true;
+        }
+        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.dropped_warning.pass().is_some() {
+            tracing::warn!(
+                dropped,
+                "dropped a request that wants its answer outside the inboxes; somebody may be misusing the hub"
+            );
+        }
+        false
+    }
+
+    /// Ends a call: answers it and counts it.
+    pub async fn finish(&self, call: Call, result: Result<Bytes, Error>) {
+        if let Some(counters) = self.counters(call.endpoint) {
+            counters.requests.fetch_add(1, Ordering::Relaxed);
+            let nanos = u64::try_from(call.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            counters.nanos.fetch_add(nanos, Ordering::Relaxed);
+            if let Err(error) = &result {
+                counters.errors.fetch_add(1, Ordering::Relaxed);
+                let text = format!("{}:{}", error.code.number(), error.header_text());
+                *counters.last_error.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            }
+        }
+        if let Err(error) = &result {
+            tracing::debug!(endpoint = call.endpoint.route().name, service = call.service, code = %error.code, "refused");
+        }
+        let Some(reply) = call.reply else { return };
+        match result {
+            Ok(body) => {
+                if let Err(error) = self.client.publish(reply.clone(), body).await {
+                    if error.kind() == PublishErrorKind::MaxPayloadExceeded {
+                        let most = self.client.max_payload();
+                        let error =
+                            Error::too_large("reply", most, "bytes, the server's max_payload: ask for a smaller page");
+                        self.refuse(reply, &error).await;
+                    }
+                }
+            }
+            Err(error) => self.refuse(reply, &error).await,
+        }
+    }
+
+    async fn refuse(&self, reply: Subject, error: &Error) {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Service-Error-Code", error.code.number().to_string());
+        headers.insert("Nats-Service-Error", error.header_text());
+        let body = serde_json::to_vec(&ErrorBody { error: error.clone() }).unwrap_or_default();
+        if let Err(error) = self.client.publish_with_headers(reply, headers, body.into()).await {
+            tracing::debug!(cause = %error, "an answer could not be sent");
+        }
+    }
+
+    /// Sends an answer that isn't an endpoint's.
+    pub async fn send(&self, reply: Subject, body: Vec<u8>) {
+        if let Err(error) = self.client.publish(reply, body.into()).await {
+            tracing::debug!(cause = %error, "an answer could not be sent");
+        }
+    }
+}
+
+/// An answer's body.
+///
+/// # Errors
+/// [`ErrorCode::Internal`] when it can't be encoded, which would be a defect.
+pub fn encode<T: Serialize>(answer: &T) -> Result<Bytes, Error> {
+    serde_json::to_vec(answer).map(Bytes::from).map_err(|error| internal(&error, "encode", None))
+}
+
+/// What a caller is told of a failure of the store; the cause goes to the log.
+pub fn explain(error: &StoreError, what: &'static str, service: Option<&str>) -> Error {
+    static OUTAGE: Throttle = Throttle::new(Duration::from_secs(5));
+    match error {
+        StoreError::Refused(refusal) => (**refusal).clone(),
+        StoreError::OutcomeUnknown(_) => {
+            tracing::warn!(what, service, cause = %error.chain(), "the outcome of a change is unknown");
+            Error::outcome_unknown()
+        }
+        StoreError::Defect(_) => internal(&error.chain(), what, service),
+        StoreError::Unavailable(_) | StoreError::Broken(_) | StoreError::TimedOut | StoreError::Conflict(_) => {
+            if let Some(unsaid) = OUTAGE.pass() {
+                tracing::warn!(what, service, unsaid, cause = %error.chain(), "Postgres failed a request");
+            }
+            Error::unavailable("PostgreSQL can't be reached; try again")
+        }
+    }
+}
+
+fn internal(cause: &dyn std::fmt::Display, what: &'static str, service: Option<&str>) -> Error {
+    let request_id = nuid::next().to_string();
+    tracing::error!(request_id, what, service, %cause, "a defect of the hub");
+    Error::new(ErrorCode::Internal, "a defect of the hub; its log has the cause under this request_id")
+        .with("request_id", request_id)
+}
+
+/// Subscribes all routes and serves them until `stop`: the subscriptions in `loops`, the work that they start in
+/// `tasks`.
+///
+/// # Errors
+/// When a subscription can't be made.
+pub async fn serve(
+    hub: &Arc<Hub>,
+    client: &Client,
+    loops: &TaskTracker,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), async_nats::SubscribeError> {
+    let work = Arc::new(Semaphore::new(hub.options.max_in_flight));
+    let heartbeats = Arc::new(Semaphore::new(hub.options.max_heartbeats_waiting));
+    let health = Arc::new(Semaphore::new(HEALTH_IN_FLIGHT));
+    for route in ROUTES {
+        let subject = route.endpoint.subject(&hub.options.subject_prefix, None);
+        let subscriber = client.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await?;
+        let bound = match route.endpoint {
+            Endpoint::Health => &health,
+            Endpoint::Heartbeat => &heartbeats,
+            _ => &work,
+        };
+        let server = EndpointServer {
+            hub: Arc::clone(hub),
+            endpoint: route.endpoint,
+            bound: Arc::clone(bound),
+            tasks: tasks.clone(),
+        };
+        loops.spawn(server.run(subscriber, stop.clone()));
+    }
+    Ok(())
+}
+
+struct EndpointServer {
+    hub: Arc<Hub>,
+    endpoint: Endpoint,
+    bound: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl EndpointServer {
+    async fn run(self, mut subscriber: Subscriber, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                message = subscriber.next() => match message {
+                    Some(message) => self.take(message).await,
+                    None => return,
+                },
+                () = stop.cancelled() => break,
+            }
+        }
+        // What the server sent before it heard the unsubscription is still served.
+        if subscriber.drain().await.is_ok() {
+            let rest = async {
+                while let Some(message) = subscriber.next().await {
+                    self.take(message).await;
+                }
+            };
+            let _ = tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, rest).await;
+        }
+    }
+
+    /// Takes a request without waiting for anything slow.
+    async fn take(&self, message: Message) {
+        let responder = &self.hub.responder;
+        if !responder.admits(message.reply.as_ref()) {
+            return;
+        }
+        let service = self.endpoint.names_service().then(|| last_token(&message.subject).to_owned());
+        let call = Call {
+            endpoint: self.endpoint,
+            service,
+            body: message.payload,
+            reply: message.reply,
+            started: Instant::now(),
+        };
+        // What memory can answer isn't worth a task.
+        match self.hub.answer_from_memory(&call) {
+            Some(answer) => responder.finish(call, Ok(answer)).await,
+            None => self.spawn(call).await,
+        }
+    }
+
+    async fn spawn(&self, call: Call) {
+        let Ok(permit) = Arc::clone(&self.bound).try_acquire_owned() else {
+            self.hub.responder.finish(call, Err(Error::overloaded())).await;
+            return;
+        };
+        let hub = Arc::clone(&self.hub);
+        self.tasks.spawn(async move {
+            let result = hub.answer(&call).await;
+            hub.responder.finish(call, result).await;
+            drop(permit);
+        });
+    }
+}
+
+fn last_token(subject: &str) -> &str {
+    subject.rsplit('.').next().unwrap_or_default()
+}
