@@ -30,7 +30,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
     Migrate(serve::MigrateArgs),
     /// Keep a program running for as long as the caller lives
@@ -57,7 +57,7 @@ impl Cli {
             Command::Guard(args) => return Ok(ExitCode::from(guard::run(args).await?)),
             Command::Serve(args) => {
                 self.log.start(LevelFilter::TRACE);
-                serve::serve(args).await?;
+                serve::serve(*args).await?;
             }
             Command::Dev(args) => {
                 // Its terminal is for people: of the hub's log it shows what is wrong.

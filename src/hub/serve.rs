@@ -116,13 +116,12 @@ impl Responder {
         let Some(reply) = call.reply else { return };
         match result {
             Ok(body) => {
-                if let Err(error) = self.client.publish(reply.clone(), body).await {
-                    if error.kind() == PublishErrorKind::MaxPayloadExceeded {
-                        let most = self.client.max_payload();
-                        let error =
-                            Error::too_large("reply", most, "bytes, the server's max_payload: ask for a smaller page");
-                        self.refuse(reply, &error).await;
-                    }
+                if let Err(error) = self.client.publish(reply.clone(), body).await
+                    && error.kind() == PublishErrorKind::MaxPayloadExceeded
+                {
+                    let most = self.client.max_payload();
+                    let unit = "bytes, the server's max_payload: ask for a smaller page";
+                    self.refuse(reply, &Error::too_large("reply", most, unit)).await;
                 }
             }
             Err(error) => self.refuse(reply, &error).await,
