@@ -1,8 +1,4 @@
--- Locks a service's config against other writers, and tells whether the new content is what is active.
-SELECT h.revision, h.version, h.last_version, octet_length($2::text::jsonb::text) AS size_bytes,
-       coalesce(c.config_data::text = $2::text::jsonb::text, false) AS same_content, m.epoch
-FROM config_heads h
-CROSS JOIN hub_meta m
-LEFT JOIN service_configs c ON c.service_name = h.service_name AND c.active
-WHERE h.service_name = $1
-FOR UPDATE OF h;
+-- Locks a service's config against other writers; makes the row that they queue for when there is none yet. By itself: a
+-- statement that waits for the lock still sees other tables as they were before it waited.
+INSERT INTO config_heads AS h (service_name) VALUES ($1)
+ON CONFLICT (service_name) DO UPDATE SET revision = h.revision WHERE false;

@@ -140,8 +140,8 @@ async fn config_set_in(
     max_bytes: usize,
 ) -> Result<SetOutcome, StoreError> {
     let service = request.service_name.as_str();
-    tx.execute(sql::CONFIG_HEAD_ENSURE, &[&service]).await?;
-    let row = tx.query_one(sql::CONFIG_HEAD_LOCK, &[&service, &text]).await?;
+    tx.execute(sql::CONFIG_HEAD_LOCK, &[&service]).await?;
+    let row = tx.query_one(sql::CONFIG_HEAD_COMPARE, &[&service, &text]).await?;
     let size = usize::try_from(row.get::<_, i32>("size_bytes")).map_err(StoreError::defect)?;
     if size > max_bytes {
         return Err(Error::too_large("config", max_bytes, "bytes as PostgreSQL prints it").into());

@@ -17,8 +17,8 @@ queries! {
     CONFIG_ACTIVATE = "config_activate";
     CONFIG_ACTIVE = "config_active";
     CONFIG_DEACTIVATE = "config_deactivate";
+    CONFIG_HEAD_COMPARE = "config_head_compare";
     CONFIG_HEAD_FORGET = "config_head_forget";
-    CONFIG_HEAD_ENSURE = "config_head_ensure";
     CONFIG_HEAD_LOCK = "config_head_lock";
     CONFIG_HEADS = "config_heads";
     CONFIG_HISTORY = "config_history";
