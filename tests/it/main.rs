@@ -9,7 +9,12 @@
     missing_docs
 )]
 
+mod ask;
+mod config;
 mod dev;
 mod guard;
+mod heartbeats;
 mod private_servers;
+mod registry;
 mod stack;
+mod walk;

@@ -4,7 +4,8 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use central_hub::cli::stack::{GuardedCommand, GuardedProcess, NatsServer, Postgres, Stack, StackOptions};
@@ -74,9 +75,13 @@ pub async fn database() -> String {
     shared().postgres.url_of(&name)
 }
 
-/// A name nothing else has: a prefix for the subjects and buckets of one test.
+/// A name nothing else has, whatever the case of its letters: a prefix for the subjects and buckets of one test. (The
+/// name of an event stream is made of upper-case letters only.)
 pub fn unique() -> String {
-    format!("t{}", nuid::next())
+    static RUN: LazyLock<u128> =
+        LazyLock::new(|| std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_micros());
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("t{:x}n{}", *RUN, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// What a condition of [`eventually`] may answer: `bool`, `Option<T>`, or `Result<T, E>`, whose last error is shown.
@@ -197,6 +202,25 @@ impl HubProcess {
         let mut hub = HubProcess { options, command, process: None };
         hub.restart().await;
         hub
+    }
+
+    /// Returns when it says of itself that it is healthy; panics when it ended instead.
+    pub async fn ready(&mut self) {
+        let subject = self.subject("health");
+        let nats = async_nats::connect(&self.options.nats_url).await.expect("a connection to NATS");
+        let replica_id = self.options.replica_id.clone();
+        eventually(Duration::from_secs(30), || {
+            assert!(self.is_running(), "the hub ended before it was ready");
+            let (asked, replica_id) = (nats.request(subject.clone(), "".into()), &replica_id);
+            async move {
+                let answer = asked.await.map_err(|error| error.to_string())?;
+                let health: serde_json::Value = serde_json::from_slice(&answer.payload).expect("JSON");
+                // Of several replicas any may answer.
+                let ready = health["replica_id"] == **replica_id && health["status"] == "healthy";
+                if ready { Ok(()) } else { Err(health.to_string()) }
+            }
+        })
+        .await;
     }
 
     pub fn options(&self) -> &HubOptions {
