@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, HeaderMap, Message, PublishErrorKind, Subject, Subscriber};
+use async_nats::{Client, HeaderMap, Message, PublishError, PublishErrorKind, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Serialize;
@@ -129,13 +129,25 @@ impl Responder {
     }
 
     async fn refuse(&self, reply: Subject, error: &Error) {
+        let sent = self.send_refusal(reply.clone(), error).await;
+        let sent = match sent {
+            // It lists more than a message can carry; the caller must hear of it all the same.
+            Err(failure) if failure.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                self.send_refusal(reply, &error.without_details()).await
+            }
+            sent => sent,
+        };
+        if let Err(failure) = sent {
+            tracing::debug!(cause = %failure, "an answer could not be sent");
+        }
+    }
+
+    async fn send_refusal(&self, reply: Subject, error: &Error) -> Result<(), PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Service-Error-Code", error.code.number().to_string());
         headers.insert("Nats-Service-Error", error.header_text());
         let body = serde_json::to_vec(&ErrorBody { error: error.clone() }).unwrap_or_default();
-        if let Err(error) = self.client.publish_with_headers(reply, headers, body.into()).await {
-            tracing::debug!(cause = %error, "an answer could not be sent");
-        }
+        self.client.publish_with_headers(reply, headers, body.into()).await
     }
 
     /// Sends an answer that isn't an endpoint's.

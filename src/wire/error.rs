@@ -90,6 +90,9 @@ pub struct ErrorBody {
 /// When to try again after [`ErrorCode::Overloaded`] or [`ErrorCode::Unavailable`], in milliseconds.
 const RETRY_AFTER_MS: u64 = 500;
 
+/// How much of a caller's own text a refusal repeats, in characters.
+const SHOWN_CHARS: usize = 100;
+
 impl Error {
     /// A refusal without details.
     #[must_use]
@@ -104,10 +107,23 @@ impl Error {
         self
     }
 
-    /// A field that breaks a rule.
+    /// A field that breaks a rule. Of a very long name the beginning is shown.
     #[must_use]
     pub fn field(field: &str, rule: impl fmt::Display) -> Self {
-        Self::new(ErrorCode::BadRequest, format!("{field}: {rule}")).with("field", field)
+        let shown: String = field.chars().take(SHOWN_CHARS).collect();
+        Self::new(ErrorCode::BadRequest, format!("{shown}: {rule}")).with("field", shown)
+    }
+
+    /// Points to the place inside a field. Of a very long path the beginning is shown.
+    #[must_use]
+    pub fn at(self, path: &str) -> Self {
+        self.with("path", path.chars().take(10 * SHOWN_CHARS).collect::<String>())
+    }
+
+    /// The refusal without its details, for a message that couldn't carry them.
+    #[must_use]
+    pub fn without_details(&self) -> Self {
+        Self::new(self.code, self.header_text())
     }
 
     /// A field over its size limit.

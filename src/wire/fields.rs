@@ -31,11 +31,7 @@ impl<'a> Fields<'a> {
         } else {
             json::parse_object(body, limits.depth).map_err(|violation| {
                 let error = Error::field(&violation.field, violation.rule);
-                if violation.path.len() > violation.field.len() + 1 {
-                    error.with("path", violation.path)
-                } else {
-                    error
-                }
+                if violation.path.len() > violation.field.len() + 1 { error.at(&violation.path) } else { error }
             })?
         };
         Ok(Self { members, asked: Vec::new(), service, limits })
@@ -157,8 +153,7 @@ impl<'a> Fields<'a> {
         match self.members.into_iter().next() {
             None => Ok(()),
             Some((unknown, _)) => {
-                let shown: String = unknown.chars().take(100).collect();
-                Err(Error::field(&shown, format!("is unknown here; known are: {}", self.asked.join(", "))))
+                Err(Error::field(&unknown, format!("is unknown here; known are: {}", self.asked.join(", "))))
             }
         }
     }
