@@ -10,6 +10,7 @@
 )]
 
 mod ask;
+mod bad_input;
 mod config;
 mod dev;
 mod guard;

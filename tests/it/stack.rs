@@ -29,10 +29,16 @@ pub async fn private_stack() -> Stack {
 
 /// A private nats-server.
 pub async fn private_nats() -> NatsServer {
+    private_nats_with("").await
+}
+
+/// A private nats-server with these lines in its configuration.
+pub async fn private_nats_with(config: &str) -> NatsServer {
     // Its folder alone, without the one of a whole stack around it.
     let options = scratch();
     let mut nats = options.nats();
     nats.folder = options.data_dir;
+    nats.config = config.to_owned();
     NatsServer::start(nats).await.expect("a private nats-server")
 }
 
