@@ -176,7 +176,8 @@ fn default_data_dir() -> Option<PathBuf> {
     Some(data.join("central-hub/dev"))
 }
 
-fn cancelled_by_signals() -> Result<CancellationToken, DevError> {
+/// A token that Ctrl-C, SIGTERM or a terminal that goes away cancels.
+pub(super) fn cancelled_by_signals() -> Result<CancellationToken, DevError> {
     let listen = |kind| signal(kind).map_err(|source| DevError::Io { what: "handle signals".to_owned(), source });
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;

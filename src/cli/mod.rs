@@ -10,6 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::hub;
 use crate::store::DatabaseOptions;
 
+pub mod demo;
 pub mod dev;
 pub mod guard;
 pub mod log;
@@ -32,6 +33,7 @@ pub struct Cli {
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
+    Demo(demo::DemoArgs),
     Migrate(serve::MigrateArgs),
     /// Keep a program running for as long as the caller lives
     #[command(hide = true)]
@@ -63,6 +65,12 @@ impl Cli {
                 // Its terminal is for people: of the hub's log it shows what is wrong.
                 self.log.start(LevelFilter::WARN);
                 dev::run(args, |addresses, shutdown, ready| private_hub(addresses, "dev", shutdown, ready)).await?;
+            }
+            Command::Demo(args) => {
+                // Processes that go down are part of its story.
+                self.log.start(LevelFilter::ERROR);
+                return demo::run(args, |addresses, shutdown, ready| private_hub(addresses, "demo", shutdown, ready))
+                    .await;
             }
             Command::Migrate(args) => {
                 self.log.start(LevelFilter::WARN);

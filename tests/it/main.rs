@@ -12,6 +12,7 @@
 mod ask;
 mod bad_input;
 mod config;
+mod demo;
 mod dev;
 mod guard;
 mod heartbeats;
