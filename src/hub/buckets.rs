@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
 use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::{Config, State, Stream};
 use futures_util::StreamExt as _;
@@ -107,7 +109,7 @@ impl BucketKeeper {
         loop {
             tokio::select! {
                 entry = watch.next() => match entry {
-                    Some(Ok(entry)) => self.note(&kv, entry).await,
+                    Some(Ok(entry)) => self.note(&jetstream, entry).await,
                     // The watch mends itself after an error; the look below tells when it can't.
                     Some(Err(error)) => tracing::debug!(bucket = self.name, cause = %error, "watch stumbled"),
                     None => return Ok(()),
@@ -118,7 +120,7 @@ impl BucketKeeper {
                     if state.last_sequence < last.last_sequence {
                         return Ok(());
                     }
-                    if state.messages < last.messages {
+                    if lost_messages(&last, &state) {
                         self.compare_all().await?;
                     }
                     last = state;
@@ -149,19 +151,36 @@ impl BucketKeeper {
         Ok(())
     }
 
-    async fn note(&self, kv: &kv::Store, entry: kv::Entry) {
+    async fn note(&self, jetstream: &Context, entry: kv::Entry) {
         if self.projector.is_own(entry.revision) {
             return;
         }
         match Key::parse(self.bucket, &entry.key) {
             Some(key) => self.projector.mark([key]),
-            None if entry.operation == kv::Operation::Put => {
-                tracing::warn!(bucket = self.name, "a key that the hub never writes was removed");
-                if let Err(error) = kv.purge_expect_revision(&entry.key, Some(entry.revision)).await {
-                    tracing::debug!(bucket = self.name, cause = %error, "purge failed");
-                }
-            }
+            None if entry.operation == kv::Operation::Put => match self.purge_stranger(jetstream, &entry).await {
+                Ok(()) => tracing::warn!(bucket = self.name, "a key that the hub never writes was removed"),
+                Err(error) => tracing::warn!(bucket = self.name, cause = %error, "a foreign key can't be removed"),
+            },
             None => {}
         }
     }
+
+    /// Removes a key as the client library would, which refuses names that a plain publish can write.
+    async fn purge_stranger(&self, jetstream: &Context, entry: &kv::Entry) -> Result<(), Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert("KV-Operation", "PURGE");
+        headers.insert("Nats-Rollup", "sub");
+        headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, entry.revision.to_string());
+        let subject = format!("$KV.{}.{}", self.name, entry.key);
+        jetstream.publish_with_headers(subject, headers, "".into()).await?.await?;
+        Ok(())
+    }
+}
+
+/// Whether a purge may have taken place between two looks: fewer messages or keys than before, or none of those that
+/// were there then. (A purge leaves no message of its own.)
+fn lost_messages(before: &State, now: &State) -> bool {
+    now.messages < before.messages
+        || now.subjects_count < before.subjects_count
+        || now.first_sequence > before.last_sequence && before.last_sequence > 0
 }
