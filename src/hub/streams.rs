@@ -5,6 +5,8 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use crate::wire::bucket::Bucket;
 use crate::wire::event;
 
@@ -84,10 +86,18 @@ pub async fn ensure(jetstream: &Context, wanted: &Config) -> Result<Stream, Stre
         }
         Err(error) if is_missing(&error) => {
             tracing::info!(stream = wanted.name, "makes the stream");
-            Ok(jetstream.create_stream(wanted.clone()).await?)
+            // A watcher of a stream that was here before says nothing until the new one passes the sequence that it has
+            // seen. (Servers before 2.10 ignore this.)
+            let first_sequence = Some(later_than_any());
+            Ok(jetstream.create_stream(Config { first_sequence, ..wanted.clone() }).await?)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// A sequence beyond that of any stream that was made earlier and took less than a thousand messages a second.
+fn later_than_any() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(1)
 }
 
 fn is_missing(error: &GetStreamError) -> bool {
