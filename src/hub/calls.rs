@@ -30,6 +30,10 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long `hub.health` waits for Postgres, and for NATS.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Room that a config leaves in a message for what stands beside it in KV and in an answer, in bytes: author and comment
+/// may have 1,000 characters of six bytes each.
+const CONFIG_MARGIN: usize = 16_384;
+
 /// Room that a page leaves in a message for what surrounds its rows, in bytes.
 const PAGE_MARGIN: usize = 4_096;
 
@@ -201,7 +205,9 @@ impl Hub {
         if let Some(deadline) = request.deadline {
             check_deadline(deadline, OffsetDateTime::now_utc())?;
         }
-        let outcome = self.store.config_set(&request, self.options.limits.config_bytes).await;
+        // What no message can carry would reach no watcher.
+        let carried = self.requests.client.max_payload().saturating_sub(CONFIG_MARGIN);
+        let outcome = self.store.config_set(&request, self.options.limits.config_bytes.min(carried)).await;
         let outcome = outcome.map_err(|error| explain(&error, "config set", Some(service.as_str())))?;
         let published = match &outcome.active {
             None => false,

@@ -53,7 +53,7 @@ async fn answer(
         let responder = &hub.responder;
         if let Some(reply) = message.reply.filter(|reply| responder.admits(Some(reply))) {
             match describe(&hub, verb, started) {
-                Ok(body) => responder.send(reply, body).await,
+                Ok(body) => responder.send(reply, body.into()).await,
                 Err(error) => tracing::error!(cause = %error, "a description could not be encoded"),
             }
         }

@@ -100,6 +100,14 @@ impl Responder {
 
     /// Ends a call: answers it and counts it.
     pub async fn finish(&self, call: Call, result: Result<Bytes, Error>) {
+        let most = self.client.max_payload();
+        let result = match result {
+            // The client library would refuse to send it, and the caller would wait in vain.
+            Ok(body) if call.reply.is_some() && body.len() > most => {
+                Err(Error::too_large("reply", most, "bytes, the server's max_payload: ask for a smaller page"))
+            }
+            result => result,
+        };
         if let Some(counters) = self.counters(call.endpoint) {
             counters.requests.fetch_add(1, Ordering::Relaxed);
             let nanos = u64::try_from(call.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -115,15 +123,7 @@ impl Responder {
         }
         let Some(reply) = call.reply else { return };
         match result {
-            Ok(body) => {
-                if let Err(error) = self.client.publish(reply.clone(), body).await
-                    && error.kind() == PublishErrorKind::MaxPayloadExceeded
-                {
-                    let most = self.client.max_payload();
-                    let unit = "bytes, the server's max_payload: ask for a smaller page";
-                    self.refuse(reply, &Error::too_large("reply", most, unit)).await;
-                }
-            }
+            Ok(body) => self.send(reply, body).await,
             Err(error) => self.refuse(reply, &error).await,
         }
     }
@@ -150,9 +150,9 @@ impl Responder {
         self.client.publish_with_headers(reply, headers, body.into()).await
     }
 
-    /// Sends an answer that isn't an endpoint's.
-    pub async fn send(&self, reply: Subject, body: Vec<u8>) {
-        if let Err(error) = self.client.publish(reply, body.into()).await {
+    /// Sends an answer that was counted, or isn't an endpoint's.
+    pub async fn send(&self, reply: Subject, body: Bytes) {
+        if let Err(error) = self.client.publish(reply, body).await {
             tracing::debug!(cause = %error, "an answer could not be sent");
         }
     }
