@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::roles::{self, Roles};
 use super::stack::{Stack, StackError, StackOptions};
 
 /// How long the hub may take to finish what it has accepted before its servers are stopped under it.
@@ -35,7 +36,7 @@ pub struct DevArgs {
     /// The folder with PostgreSQL's initdb and postgres [default: the one on PATH, else the newest installed]
     #[arg(long, value_name = "DIR", env = super::servers::PG_BIN_VARIABLE)]
     pub pg_bin: Option<PathBuf>,
-    /// A file with lines to add to the configuration of NATS: accounts, limits, TLS
+    /// A file with lines to add to the configuration of NATS: limits, monitoring, websocket; users are there already
     #[arg(long, value_name = "FILE", env = "CENTRAL_HUB_DEV_NATS_CONFIG")]
     pub nats_config: Option<PathBuf>,
     /// Let PostgreSQL answer before data is on disk: faster, and a loss of power loses data
@@ -67,6 +68,11 @@ pub enum DevError {
     /// The hub ended without an error, though nobody told it to.
     #[error("the hub ended by itself")]
     HubEnded,
+    /// The file of lines for NATS would put other users in the place of the hub's.
+    #[error(
+        "--nats-config: `{0}`: the users of this NATS are made here, and whoever comes without a name may do anything"
+    )]
+    Users(String),
     /// No folder for the data was named and none can be derived.
     #[error("this user has no home folder: name a folder with --data-dir")]
     NoHome,
@@ -83,18 +89,19 @@ pub enum DevError {
 /// Starts the servers and the hub, says where they are, stays until Ctrl-C or SIGTERM, and stops the hub, NATS and
 /// PostgreSQL in that order. If this process is killed, the guards of the servers stop them.
 ///
-/// `run_hub` runs a hub on the addresses until the token is cancelled, and sends on the channel once it serves.
+/// NATS knows the users of `roles`, so that the hub can have the identities that it has elsewhere; whoever comes without a
+/// name may do anything. `run_hub` runs a hub on the addresses until the token is cancelled, and sends on the channel once it serves.
 ///
 /// # Errors
 /// [`DevError`] if something doesn't start or ends by itself; what was started is stopped first.
-pub async fn run<F, Fut>(args: DevArgs, run_hub: F) -> Result<(), DevError>
+pub async fn run<F, Fut>(args: DevArgs, roles: &Roles, run_hub: F) -> Result<(), DevError>
 where
     F: FnOnce(Addresses, CancellationToken, oneshot::Sender<()>) -> Fut,
     Fut: Future<Output = Result<(), HubError>>,
 {
     // From the first moment: Ctrl-C while the servers start ends in the same good order.
     let asked_to_stop = cancelled_by_signals()?;
-    let options = stack_options(&args)?;
+    let options = stack_options(&args, roles)?;
     let data_dir = options.data_dir.clone();
     say(&format!("starting NATS and PostgreSQL (data in {}) …\n", data_dir.display()));
     let mut stack = Stack::start(options).await?;
@@ -143,7 +150,7 @@ where
     }
 }
 
-fn stack_options(args: &DevArgs) -> Result<StackOptions, DevError> {
+fn stack_options(args: &DevArgs, roles: &Roles) -> Result<StackOptions, DevError> {
     let io = |what: String| move |source| DevError::Io { what, source };
     let executable = std::env::current_exe().map_err(io("find this program".to_owned()))?;
     let data_dir = match &args.data_dir {
@@ -154,13 +161,16 @@ fn stack_options(args: &DevArgs) -> Result<StackOptions, DevError> {
         Some(file) => std::fs::read_to_string(file).map_err(io(format!("read {}", file.display())))?,
         None => String::new(),
     };
+    if let Some(line) = roles::users_of(&nats_config) {
+        return Err(DevError::Users(line.to_owned()));
+    }
     Ok(StackOptions {
         nats_port: args.nats_port,
         pg_port: args.pg_port,
         nats_server: args.nats_server.clone(),
         pg_bin: args.pg_bin.clone(),
         fsync: !(args.no_fsync || args.temporary),
-        nats_config,
+        nats_config: format!("{}{nats_config}", roles.open_config()),
         scratch: args.temporary,
         ..StackOptions::new(&executable, &data_dir)
     })

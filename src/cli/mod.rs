@@ -13,8 +13,10 @@ use crate::store::DatabaseOptions;
 pub mod demo;
 pub mod dev;
 pub mod guard;
+pub mod health;
 pub mod log;
 pub mod options;
+pub mod roles;
 pub mod serve;
 pub mod servers;
 pub mod stack;
@@ -35,6 +37,7 @@ enum Command {
     Dev(dev::DevArgs),
     Demo(demo::DemoArgs),
     Migrate(serve::MigrateArgs),
+    Health(health::HealthArgs),
     /// Keep a program running for as long as the caller lives
     #[command(hide = true)]
     Guard(guard::GuardArgs),
@@ -57,6 +60,7 @@ impl Cli {
     async fn run_command(self) -> Result<ExitCode, CliError> {
         match self.command {
             Command::Guard(args) => return Ok(ExitCode::from(guard::run(args).await?)),
+            Command::Health(args) => return Ok(health::run(args).await?),
             Command::Serve(args) => {
                 self.log.start(LevelFilter::TRACE);
                 serve::serve(*args).await?;
@@ -64,7 +68,9 @@ impl Cli {
             Command::Dev(args) => {
                 // Its terminal is for people: of the hub's log it shows what is wrong.
                 self.log.start(LevelFilter::WARN);
-                dev::run(args, |addresses, shutdown, ready| private_hub(addresses, "dev", shutdown, ready)).await?;
+                let roles = roles::Roles::generate()?;
+                let hub = |addresses, shutdown, ready| private_hub_as(Some(&roles), addresses, "dev", shutdown, ready);
+                dev::run(args, &roles, hub).await?;
             }
             Command::Demo(args) => {
                 // Processes that go down are part of its story.
@@ -83,8 +89,19 @@ impl Cli {
     }
 }
 
-/// Runs a hub on private servers, in this process.
+/// Runs a hub on private servers that know no users.
 async fn private_hub(
+    addresses: dev::Addresses,
+    replica_id: &str,
+    shutdown: CancellationToken,
+    ready: oneshot::Sender<()>,
+) -> Result<(), CliError> {
+    private_hub_as(None, addresses, replica_id, shutdown, ready).await
+}
+
+/// Runs a hub on private servers, in this process: with the two identities of `roles`, if the NATS knows them.
+async fn private_hub_as(
+    roles: Option<&roles::Roles>,
     addresses: dev::Addresses,
     replica_id: &str,
     shutdown: CancellationToken,
@@ -92,6 +109,10 @@ async fn private_hub(
 ) -> Result<(), CliError> {
     let database = DatabaseOptions::from_url(&addresses.database_url)?;
     let options = hub::Options::new(&addresses.nats_url, database, replica_id.parse()?);
+    let options = match roles {
+        Some(roles) => roles.identify(&addresses.nats_url, options),
+        None => options,
+    };
     Ok(hub::run(options, ready, shutdown).await?)
 }
 

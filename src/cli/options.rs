@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::hub::NatsOptions;
 use crate::store::DatabaseOptions;
+use crate::wire::subject;
 
 /// An option that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ pub struct NatsArgs {
     #[arg(long, env = "CENTRAL_HUB_NATS_TLS_REQUIRED")]
     pub nats_tls_required: bool,
     /// Where this program's own answers arrive
-    #[arg(long, env = "CENTRAL_HUB_NATS_INBOX_PREFIX", value_name = "PREFIX")]
+    #[arg(long, env = "CENTRAL_HUB_NATS_INBOX_PREFIX", value_name = "PREFIX", value_parser = inbox_prefix)]
     pub nats_inbox_prefix: Option<String>,
 }
 
@@ -50,13 +51,23 @@ impl NatsArgs {
     /// The options of the connection whose variables begin with `prefix`, `CENTRAL_HUB_NATS` for the main one.
     ///
     /// # Errors
-    /// A secret's file that can't be read.
+    /// A secret's file that can't be read, a user without a password or the other way round, a URL that holds one.
     pub fn options(&self, prefix: &str) -> Result<NatsOptions, BadOption> {
         let own = |name: &str| secret(&format!("{prefix}_{name}"));
+        if self.nats_url.iter().any(|url| url.contains('@')) {
+            let text = "the NATS URL holds a user: set CENTRAL_HUB_NATS_USER and CENTRAL_HUB_NATS_PASSWORD instead";
+            return Err(BadOption(text.into()));
+        }
+        let (user, password) = (own("USER")?, own("PASSWORD")?);
+        match (&user, &password) {
+            (Some(_), None) => return Err(BadOption(format!("{prefix}_USER is set, but {prefix}_PASSWORD isn't"))),
+            (None, Some(_)) => return Err(BadOption(format!("{prefix}_PASSWORD is set, but {prefix}_USER isn't"))),
+            _ => {}
+        }
         Ok(NatsOptions {
             urls: self.nats_url.clone(),
-            user: own("USER")?,
-            password: own("PASSWORD")?,
+            user,
+            password,
             token: own("TOKEN")?,
             nkey_seed: own("NKEY_SEED")?,
             credentials_file: self.nats_creds.clone(),
@@ -65,6 +76,28 @@ impl NatsArgs {
             tls_required: self.nats_tls_required,
             inbox_prefix: self.nats_inbox_prefix.clone(),
         })
+    }
+
+    /// The options of a connection with an identity of its own, whose variables begin with `prefix`; `None` when neither
+    /// they nor `credentials_file` give one. Its inboxes begin as the main connection's do, unless `inbox_prefix` says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As [`NatsArgs::options`].
+    pub fn other_identity(
+        &self,
+        prefix: &str,
+        credentials_file: Option<&PathBuf>,
+        inbox_prefix: Option<&String>,
+    ) -> Result<Option<NatsOptions>, BadOption> {
+        let mut other = self.options(prefix)?;
+        other.credentials_file = credentials_file.cloned();
+        if let Some(prefix) = inbox_prefix {
+            other.inbox_prefix = Some(prefix.clone());
+        }
+        let known =
+            other.user.is_some() || other.token.is_some() || other.nkey_seed.is_some() || credentials_file.is_some();
+        Ok(known.then_some(other))
     }
 }
 
@@ -115,6 +148,14 @@ impl DatabaseArgs {
         let tls = self.db_tls || self.db_tls_ca.is_some();
         Ok(if tls { options.with_tls(self.db_tls_ca.clone()) } else { options })
     }
+}
+
+/// The start of inboxes: tokens of a plain subject.
+///
+/// # Errors
+/// A text for people, when it is no such thing.
+pub fn inbox_prefix(text: &str) -> Result<String, String> {
+    if subject::matches(">", text) { Ok(text.into()) } else { Err("must be a plain subject, like _INBOX.me".into()) }
 }
 
 /// A secret from the environment variable `name`, or from the file that `name`_FILE names; never from a flag, which

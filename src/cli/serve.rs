@@ -37,7 +37,8 @@ pub enum ServeError {
 /// what it accepted and publishes what is committed.
 ///
 /// A second connection with its own identity writes KV and events when CENTRAL_HUB_NATS_WRITER_USER, _PASSWORD, _TOKEN
-/// or _NKEY_SEED (or --nats-writer-creds) is set; then the answering one needs to publish to inboxes only.
+/// or _NKEY_SEED (or --nats-writer-creds) is set; then the answering one needs to publish to inboxes only. Such users
+/// ship as deploy/nats/roles.conf.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
     #[command(flatten)]
@@ -45,6 +46,9 @@ pub struct ServeArgs {
     /// Credentials file of the connection that writes KV and events
     #[arg(long, env = "CENTRAL_HUB_NATS_WRITER_CREDS", value_name = "FILE", help_heading = "NATS")]
     nats_writer_creds: Option<std::path::PathBuf>,
+    /// Where the answers to the connection that writes KV and events arrive [default: as --nats-inbox-prefix]
+    #[arg(long, env = "CENTRAL_HUB_NATS_WRITER_INBOX_PREFIX", value_name = "PREFIX", help_heading = "NATS", value_parser = super::options::inbox_prefix)]
+    nats_writer_inbox_prefix: Option<String>,
     #[command(flatten)]
     database: DatabaseArgs,
     /// Connections to PostgreSQL at the most
@@ -114,15 +118,10 @@ impl ServeArgs {
             Some(given) => given.parse()?,
             None => format!("hub-{}", nuid::next()).parse::<InstanceId>()?,
         };
-        let mut writer = self.nats.options("CENTRAL_HUB_NATS_WRITER")?;
-        writer.credentials_file.clone_from(&self.nats_writer_creds);
-        let has_identity = writer.user.is_some()
-            || writer.token.is_some()
-            || writer.nkey_seed.is_some()
-            || writer.credentials_file.is_some();
+        let (creds, inbox_prefix) = (self.nats_writer_creds.as_ref(), self.nats_writer_inbox_prefix.as_ref());
         Ok(Options {
             nats: self.nats.options("CENTRAL_HUB_NATS")?,
-            nats_writer: has_identity.then_some(writer),
+            nats_writer: self.nats.other_identity("CENTRAL_HUB_NATS_WRITER", creds, inbox_prefix)?,
             database_connections: self.db_connections.into(),
             migrate: !self.no_migrate,
             subject_prefix: self.fleet.subject_prefix.clone(),

@@ -108,7 +108,11 @@ pub async fn connect(
     Ok(Connection { client, generation })
 }
 
-async fn connect_options(options: &NatsOptions) -> Result<ConnectOptions, std::io::Error> {
+/// The client library's options for these.
+///
+/// # Errors
+/// What is wrong with the credentials file.
+pub async fn connect_options(options: &NatsOptions) -> Result<ConnectOptions, std::io::Error> {
     let mut connect = ConnectOptions::new();
     if let (Some(user), Some(password)) = (&options.user, &options.password) {
         connect = connect.user_and_password(user.clone(), password.clone());
