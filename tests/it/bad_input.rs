@@ -174,11 +174,13 @@ fn at_the_limit() -> Vec<(&'static str, Value)> {
         ("register", json!({"service_name": "a".repeat(100), "instance_id": "i".repeat(128)})),
         ("register.b", json!({"instance_id": "i", "port": 65_535, "host": long(1_000), "version": long(1_000)})),
         ("register.b", json!({"instance_id": "i", "port": 1, "heartbeat_interval_seconds": 0.1})),
-        ("register.b", json!({"instance_id": "i", "heartbeat_interval_seconds": 3_600, "metadata": metadata(32 * 1024)})),
+        ("register.b", json!({"instance_id": "i", "heartbeat_interval_seconds": 3_600})),
+        ("register.b", json!({"instance_id": "i", "metadata": metadata(32 * 1024)})),
         ("register.b", json!({"instance_id": "i", "dependencies": vec!["d".repeat(100); 256], "metadata": nested(64)})),
         ("heartbeat.b", json!({"metrics": metrics(64), "config_error": long(1_000), "incarnation": null})),
         ("heartbeat.b", json!({"metrics": with(&"m".repeat(100), 1e308), "config_revision": 0, "config_version": 0})),
-        ("services.list", json!({"limit": 1_000, "cursor": format!(".{}", long(999)), "metadata": metadata(32 * 1024)})),
+        ("services.list", json!({"limit": 1_000, "cursor": format!(".{}", long(999))})),
+        ("services.list", json!({"limit": 1, "metadata": metadata(32 * 1024)})),
         ("services.drain.b", json!({"draining": true, "reason": long(1_000)})),
         ("config.set.b", json!({"config": nested(64), "comment": long(1_000), "created_by": long(1_000)})),
         ("config.get.b", json!({"version": 1, "min_revision": 0})),
@@ -414,8 +416,8 @@ async fn a_refusal_always_comes() {
     unharmed(&mut hub).await;
 }
 
-/// Bytes that no client library would send. The hub's own can't read them and drops its connection: so does the hub come
-/// back, each time.
+/// Bytes that no client library would send. The hub's own can't read them and drops its connection; the hub comes back,
+/// each time.
 #[tokio::test]
 async fn messages_that_are_not_utf8_end_nothing() {
     let mut hub = Hub::fresh().await;

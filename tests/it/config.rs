@@ -251,8 +251,10 @@ async fn read(hub: &Asker, service: &str, body: &str) -> (Value, Box<RawValue>) 
 async fn a_config_may_take_400_kib_and_20000_keys() {
     let hub = Hub::fresh().await;
     // PostgreSQL prints {"x": "…"}: nine bytes beside the text.
-    let filled =
-        |bytes: usize| json!({"config": {"x": "é".repeat((bytes - 9) / 2) + if bytes % 2 == 0 { "a" } else { "" }}});
+    let filled = |bytes: usize| {
+        let odd = if bytes.is_multiple_of(2) { "a" } else { "" };
+        json!({"config": {"x": "é".repeat((bytes - 9) / 2) + odd}})
+    };
     let set = hub.ask("config.set.a", filled(400 * 1024)).await;
     assert_eq!((&set["version"], &set["published"]), (&json!(1), &json!(true)));
     let details = hub.refused("config.set.a", filled(400 * 1024 + 1), "too_large", "config").await;

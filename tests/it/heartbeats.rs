@@ -29,7 +29,10 @@ async fn the_answer_tells_which_config_should_be_in_force() {
     let plain = hub.ask("heartbeat.a", "").await;
     assert_eq!(
         plain,
-        json!({"service_name": "a", "instance_id": "i", "status": "healthy", "config": null, "heartbeat_interval_seconds": 2.5})
+        json!({
+            "service_name": "a", "instance_id": "i", "status": "healthy", "config": null,
+            "heartbeat_interval_seconds": 2.5,
+        })
     );
     let epoch = hub.ask("config.set.a", json!({"config": {"n": 1}})).await["epoch"].clone();
     hub.ask("config.set.other", json!({"config": {}})).await;
@@ -110,8 +113,9 @@ async fn each_accepted_heartbeat_leaves_one_row_and_a_refused_one_none() {
     assert_eq!(rows(&hub).await, expected);
     assert!(instance(&hub, "a").await["last_heartbeat"].as_str() > began.as_str());
 
-    let sql = "SELECT metric_type, metric_value, status FROM health_metric_values WHERE service_name = 'a' AND instance_id = 'i'
-               AND timestamp > now() - interval '1 minute' ORDER BY timestamp, metric_type COLLATE \"C\"";
+    let sql = "SELECT metric_type, metric_value, status FROM health_metric_values
+               WHERE service_name = 'a' AND instance_id = 'i' AND timestamp > now() - interval '1 minute'
+               ORDER BY timestamp, metric_type COLLATE \"C\"";
     let values = hub.database().await.query(sql, &[]).await.unwrap();
     let values: Vec<(String, f64, String)> = values.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let value = |name: &str, value: f64| (name.to_owned(), value, "healthy".to_owned());
