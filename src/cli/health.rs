@@ -95,10 +95,10 @@ async fn ask(args: &HealthArgs) -> Result<HubHealth, Failure> {
         std::future::ready(())
     });
     let urls = options.urls.join(",");
-    let client = connect
-        .connect(options.urls)
-        .await
-        .map_err(|error| format!("NATS at {urls} can't be used: {}; --nats-url names another", super::chain(&error)))?;
+    let client = connect.connect(options.urls).await.map_err(|error| {
+        let reason = super::chain(nats::explain(error).as_ref());
+        format!("NATS at {urls} can't be used: {reason}; --nats-url names another")
+    })?;
     // A little less than there is, so that the reason can still be told.
     let patience = args.timeout * 9 / 10;
     let answer = tokio::select! {

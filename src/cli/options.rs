@@ -51,7 +51,8 @@ impl NatsArgs {
     /// The options of the connection whose variables begin with `prefix`, `CENTRAL_HUB_NATS` for the main one.
     ///
     /// # Errors
-    /// A secret's file that can't be read, a user without a password or the other way round, a URL that holds one.
+    /// A file that can't be read, a user without a password or the other way round, a URL that holds one, a seed that is
+    /// none.
     pub fn options(&self, prefix: &str) -> Result<NatsOptions, BadOption> {
         let own = |name: &str| secret(&format!("{prefix}_{name}"));
         if self.nats_url.iter().any(|url| url.contains('@')) {
@@ -64,12 +65,26 @@ impl NatsArgs {
             (None, Some(_)) => return Err(BadOption(format!("{prefix}_PASSWORD is set, but {prefix}_USER isn't"))),
             _ => {}
         }
+        let nkey_seed = own("NKEY_SEED")?;
+        if nkey_seed.as_ref().is_some_and(|seed| !is_user_seed(seed)) {
+            return Err(BadOption(format!(
+                "{prefix}_NKEY_SEED holds no user's seed: that is 58 characters from SU on"
+            )));
+        }
+        for (name, path) in [
+            ("--nats-creds", &self.nats_creds),
+            ("--nats-tls-ca", &self.nats_tls_ca),
+            ("--nats-tls-cert", &self.nats_tls_cert),
+            ("--nats-tls-key", &self.nats_tls_key),
+        ] {
+            check_file(name, path.as_ref())?;
+        }
         Ok(NatsOptions {
             urls: self.nats_url.clone(),
             user,
             password,
             token: own("TOKEN")?,
-            nkey_seed: own("NKEY_SEED")?,
+            nkey_seed,
             credentials_file: self.nats_creds.clone(),
             tls_ca: self.nats_tls_ca.clone(),
             tls_identity: self.nats_tls_cert.clone().zip(self.nats_tls_key.clone()),
@@ -90,6 +105,7 @@ impl NatsArgs {
         credentials_file: Option<&PathBuf>,
         inbox_prefix: Option<&String>,
     ) -> Result<Option<NatsOptions>, BadOption> {
+        check_file("the credentials file", credentials_file)?;
         let mut other = self.options(prefix)?;
         other.credentials_file = credentials_file.cloned();
         if let Some(prefix) = inbox_prefix {
@@ -130,7 +146,7 @@ impl DatabaseArgs {
     /// The options: CENTRAL_HUB_DATABASE_URL where it is set, else the single parts.
     ///
     /// # Errors
-    /// A URL that can't be read, or a secret's file that can't be.
+    /// A URL that can't be read, or a file that can't be.
     pub fn options(&self) -> Result<DatabaseOptions, BadOption> {
         let options = match secret("CENTRAL_HUB_DATABASE_URL")? {
             Some(url) => DatabaseOptions::from_url(&url).map_err(|error| BadOption(error.to_string()))?,
@@ -145,9 +161,22 @@ impl DatabaseArgs {
                 )
             }
         };
+        check_file("--db-tls-ca", self.db_tls_ca.as_ref())?;
         let tls = self.db_tls || self.db_tls_ca.is_some();
         Ok(if tls { options.with_tls(self.db_tls_ca.clone()) } else { options })
     }
+}
+
+/// A file that is missing now is a mistake, not an outage to wait out.
+fn check_file(name: &str, path: Option<&PathBuf>) -> Result<(), BadOption> {
+    let Some(path) = path else { return Ok(()) };
+    let readable = std::fs::File::open(path).map(|_| ());
+    readable.map_err(|error| BadOption(format!("{name}: {} can't be read: {error}", path.display())))
+}
+
+/// Whether it looks like the seed of a user's nkey; the check sum is left to the client library.
+fn is_user_seed(text: &str) -> bool {
+    text.len() == 58 && text.starts_with("SU") && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
 }
 
 /// The start of inboxes: tokens of a plain subject.

@@ -108,11 +108,13 @@ impl Roles {
     }
 }
 
-/// The first top-level line of a nats-server's configuration that would put other users in the place of these.
+/// The first key of a nats-server's configuration that would put other users in the place of these.
 #[must_use]
 pub fn users_of(config: &str) -> Option<&str> {
-    config.lines().map(str::trim_start).find(|line| {
-        let key = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+    let keys = config
+        .lines()
+        .filter_map(|line| line.trim_start().split(|c: char| !c.is_ascii_alphabetic() && c != '_').next());
+    keys.into_iter().find(|key| {
         ["accounts", "authorization", "no_auth_user", "operator", "resolver"].contains(&key.to_lowercase().as_str())
     })
 }
@@ -150,9 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_bring_other_users_are_told() {
-        assert_eq!(users_of("max_payload: 2MB\n  Authorization { token: x }\n"), Some("Authorization { token: x }"));
-        assert_eq!(users_of("accounts: {}"), Some("accounts: {}"));
+    fn keys_that_bring_other_users_are_told() {
+        assert_eq!(users_of("max_payload: 2MB\n  Authorization { token: x }\n"), Some("Authorization"));
+        assert_eq!(users_of("accounts: {}"), Some("accounts"));
         assert_eq!(users_of("http_port: 8222\n# authorization\n"), None);
     }
 }

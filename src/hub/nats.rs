@@ -1,12 +1,13 @@
 //! Connections to NATS: one answers requests, one writes KV and events.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream;
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectOptions, Event};
 use tokio::sync::watch;
 
 use super::options::NatsOptions;
@@ -104,8 +105,19 @@ pub async fn connect(
             note_event(purpose, &event, &interruptions, &connected);
             std::future::ready(())
         });
-    let client = connect.connect(options.urls.clone()).await?;
+    let client = connect.connect(options.urls.clone()).await.map_err(explain)?;
     Ok(Connection { client, generation })
+}
+
+/// What the client library says, in plain words where its own tell a person nothing.
+#[must_use]
+pub fn explain(error: ConnectError) -> Box<dyn std::error::Error + Send + Sync> {
+    let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let tls = io.and_then(std::io::Error::get_ref).and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => "the server doesn't speak TLS, which is required here".into(),
+        _ => error.into(),
+    }
 }
 
 /// The client library's options for these.

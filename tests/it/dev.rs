@@ -1,7 +1,7 @@
 //! `central-hub dev`: starts with nothing configured, ends with nothing left behind.
 #![cfg(target_os = "linux")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -122,4 +122,48 @@ async fn sigterm_and_ctrl_c_end_it_in_good_order() {
         assert!(log.contains("database system is shut down"), "{log}");
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn its_hub_has_the_identities_that_ship_and_everybody_else_is_free() {
+    let folder = folder();
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    std::fs::write(lines.path(), format!("http: \"127.0.0.1:{port}\"\n")).unwrap();
+    let mut dev = Dev::start(&folder, &["--temporary", "--nats-config", lines.path().to_str().unwrap()]);
+    let url = dev.line_with("nats://").split_whitespace().last().unwrap().to_owned();
+    dev.line_with("kv watch");
+
+    let anybody = async_nats::connect(url).await.unwrap();
+    anybody.request("hub.register.a", "".into()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(anybody);
+    let config = async_nats::jetstream::stream::Config { name: "mine".into(), ..Default::default() };
+    jetstream.create_stream(config).await.unwrap();
+
+    let mut monitor = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    monitor.write_all(b"GET /connz?auth=1 HTTP/1.0\r\n\r\n").unwrap();
+    let mut connections = String::new();
+    monitor.read_to_string(&mut connections).unwrap();
+    for (name, user) in [("answering", "hub-answers"), ("writing", "hub-writes")] {
+        let connection = connections.split("\"cid\"").find(|text| text.contains(&format!("central-hub {name} dev")));
+        assert!(connection.is_some_and(|text| text.contains(&format!("\"{user}\""))), "{connections}");
+    }
+}
+
+#[test]
+fn lines_that_bring_other_users_are_refused() {
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(lines.path(), "authorization { token: open_sesame }\n").unwrap();
+    let folder = folder();
+    let run = Command::new(executable())
+        .args(["dev", "--temporary", "--data-dir"])
+        .arg(&folder)
+        .arg("--nats-config")
+        .arg(lines.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    assert!(said.contains("--nats-config: `authorization`") && !said.contains("open_sesame"), "{said}");
+    assert!(!folder.exists());
 }

@@ -9,14 +9,18 @@
     missing_docs
 )]
 
+mod access;
 mod ask;
 mod bad_input;
+mod certificates;
 mod config;
+mod database_tls;
 mod demo;
 mod deputies;
 mod dev;
 mod events;
 mod guard;
+mod health_command;
 mod heartbeats;
 mod identities;
 mod layers;
