@@ -113,9 +113,11 @@ pub async fn connect(
 #[must_use]
 pub fn explain(error: ConnectError) -> Box<dyn std::error::Error + Send + Sync> {
     let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    let tls = io.and_then(std::io::Error::get_ref).and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let tls = io.and_then(std::io::Error::get_ref).and_then(|cause| cause.downcast_ref::<async_nats::rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidMessage(_)) => "the server doesn't speak TLS, which is required here".into(),
+        Some(async_nats::rustls::Error::InvalidMessage(_)) => {
+            "the server doesn't speak TLS, which is required here".into()
+        }
         _ => error.into(),
     }
 }
