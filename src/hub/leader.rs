@@ -8,8 +8,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::nats::{Connection, Interruptions};
+use super::throttle::Throttle;
 use crate::domain::lease::{self, Token};
-use crate::domain::liveness::{Hearing, Tick};
+use crate::domain::liveness::{Hearing, TROUBLE, Tick};
 use crate::domain::settings::Settings;
 use crate::store::lease::Swept;
 use crate::store::{Store, StoreError};
@@ -30,6 +31,8 @@ pub struct Leader {
     pub settings: watch::Receiver<Settings>,
     /// What broke the hub's hearing.
     pub interruptions: Arc<Interruptions>,
+    /// Says once in a while that heartbeats can't be heard.
+    pub deaf: Throttle,
     /// Whether this replica leads, for others to see.
     pub leads: Arc<AtomicBool>,
     /// Wakes the outbox.
@@ -82,22 +85,27 @@ impl Leader {
             term.token = acquired;
         }
         let Some(token) = acquired else { return Ok(()) };
-        let interruptions = self.interruptions.count();
-        if interruptions != term.interruptions || !self.requests.is_up() {
-            term.interruptions = interruptions;
-            term.hearing.interrupt();
-        }
         if term.partitions_made.is_none_or(|made| made.elapsed() > PARTITION_PERIOD) {
             self.store.create_partitions(PARTITION_DAYS).await?;
             term.partitions_made = Some(Instant::now());
         }
-        if !self.requests.is_up() {
+        // A server that stands still, or a network that swallows everything, looks like a connection on which nobody beats.
+        if let Err(why) = self.requests.round_trip(TROUBLE).await {
+            term.hearing.interrupt();
+            if let Some(unsaid) = self.deaf.pass() {
+                tracing::warn!(unsaid, why, "heartbeats can't be heard: nobody is marked down meanwhile");
+            }
             return Ok(());
+        }
+        let interruptions = self.interruptions.count();
+        if interruptions != term.interruptions {
+            term.interruptions = interruptions;
+            term.hearing.interrupt();
         }
         let now = self.store.now().await?;
         let hearing_since = term.hearing.tick(Tick { now, monotonic: started.elapsed() }, lease::RENEWAL);
         let settings = self.settings.borrow().service_discovery.clone();
-        match self.store.sweep(token, hearing_since, &settings).await? {
+        match self.store.sweep(token, now, hearing_since, &settings).await? {
             Some(swept) => self.tell(&swept),
             None => term.token = None,
         }

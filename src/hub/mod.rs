@@ -40,6 +40,7 @@ use outbox::Outbox;
 use presence::Presence;
 use projector::Projector;
 use serve::Responder;
+use throttle::Throttle;
 
 /// Room for active configs in memory, in bytes.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;
@@ -236,6 +237,7 @@ impl Running {
             requests: hub.requests.clone(),
             settings: hub.settings.clone(),
             interruptions,
+            deaf: Throttle::new(Duration::from_secs(10)),
             leads: Arc::clone(&hub.leads),
             committed: Arc::clone(&hub.committed),
         });

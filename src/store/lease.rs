@@ -47,33 +47,37 @@ impl Store {
         self.query(sql::LEASE_RELEASE, &[&self.replica_id]).await.map(|_| ())
     }
 
-    /// One sweep by the leader with `token`: marks the silent as down and removes those that stay down. `None` when the
-    /// token isn't in force any more; then nothing was written.
+    /// One sweep by the leader with `token`: marks the silent as down and removes those that stay down, as of `now`
+    /// (Postgres' clock when the hub last knew that it hears: what time passes until this runs is nobody's silence).
+    /// `None` when the token isn't in force any more; then nothing was written.
     ///
     /// # Errors
     /// What Postgres says.
     pub async fn sweep(
         &self,
         token: Token,
+        now: OffsetDateTime,
         hearing_since: OffsetDateTime,
         settings: &ServiceDiscovery,
     ) -> Result<Option<Swept>, StoreError> {
-        let input = (token, hearing_since, settings);
-        self.run_tx("sweep", input, |tx, (token, since, settings)| Box::pin(sweep_in(tx, *token, *since, settings)))
-            .await
+        let input = (token, now, hearing_since, settings);
+        let work = self.run_tx("sweep", input, |tx, (token, now, since, settings)| {
+            Box::pin(sweep_in(tx, *token, *now, *since, settings))
+        });
+        work.await
     }
 }
 
 async fn sweep_in(
     tx: &Tx<'_>,
     token: Token,
+    now: OffsetDateTime,
     hearing_since: OffsetDateTime,
     settings: &ServiceDiscovery,
 ) -> Result<Option<Swept>, StoreError> {
-    let Some(fence) = tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await? else {
+    if tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await?.is_none() {
         return Ok(None);
-    };
-    let now: OffsetDateTime = fence.get("now");
+    }
     let (mut down, mut gone) = (Vec::new(), Vec::new());
     for candidate in candidates(tx, settings).await? {
         match liveness::judge(&candidate.observed, now, hearing_since, settings) {
