@@ -1,5 +1,8 @@
 //! Bringing the schema up to date, and refusing one that this hub can't serve.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::options::Purpose;
@@ -11,6 +14,9 @@ mod embedded {
 
 /// Key of the advisory lock under which migrations run: "hub" in ASCII. Replicas that start together take turns.
 const LOCK: i64 = 0x0068_7562;
+
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a database can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +100,13 @@ async fn check(client: &Client, complete: bool) -> Result<(), SchemaError> {
     if complete && found < known { Err(SchemaError::Behind { found, needed: known }) } else { Ok(()) }
 }
 
-/// A connection of its own, which closes when the client is dropped.
+/// A connection of its own, which closes when the client is dropped. A Postgres that stands still accepts it and then
+/// says nothing: that counts as away.
 async fn connect(options: &DatabaseOptions) -> Result<Client, StoreError> {
+    timeout(CONNECT_TIMEOUT, open(options)).await.unwrap_or(Err(StoreError::TimedOut))
+}
+
+async fn open(options: &DatabaseOptions) -> Result<Client, StoreError> {
     let config = options.postgres_config(Purpose::Migrate)?;
     let client = match options.tls()? {
         Some(tls) => {

@@ -32,8 +32,8 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a transaction's work, and then its COMMIT, may take. Beyond it the connection is given up: a Postgres that
-/// is paused answers nothing at all.
-const TX_TIMEOUT: Duration = Duration::from_secs(5);
+/// is paused answers nothing at all. Shorter than callers wait (5 s), so that they are told.
+const TX_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often a transaction starts over after a serialization failure, a deadlock or a connection that broke before
 /// COMMIT was sent.
