@@ -79,41 +79,73 @@ impl HeartbeatWriter {
             }
             let (batch, later) = one_round(waiting);
             waiting = later;
-            self.write(batch).await;
+            if let Err(outage) = self.write(batch).await {
+                // What waited meanwhile would wait as long again, round after round.
+                waiting.extend(std::iter::from_fn(|| self.queue.try_recv().ok()));
+                for waiting in waiting.drain(..) {
+                    let _ = waiting.heard.send(Err(outage.clone()));
+                }
+            }
         }
     }
 
-    async fn write(&self, batch: Vec<Waiting>) {
+    /// Writes a round and answers it.
+    ///
+    /// # Errors
+    /// What was answered, when Postgres is away.
+    async fn write(&self, batch: Vec<Waiting>) -> Result<(), Error> {
         let beats: Vec<&Beat> = batch.iter().map(|waiting| &waiting.beat).collect();
         let started = Instant::now();
-        let results = self.store_all(&beats).await;
-        if started.elapsed() > SLOW || results.is_err() {
+        let (results, failure) = self.store_all(&beats).await;
+        if started.elapsed() > SLOW || failure.is_some() {
             self.interruptions.note();
         }
-        let results = results.unwrap_or_else(|error| {
-            let shared = explain(&error, "heartbeat", None);
-            batch.iter().map(|_| Err(shared.clone())).collect()
-        });
         for (waiting, result) in batch.into_iter().zip(results) {
             let _ = waiting.heard.send(result);
         }
+        match failure {
+            Some((error, told)) if error.is_outage() => Err(told),
+            _ => Ok(()),
+        }
     }
 
-    async fn store_all(&self, beats: &[&Beat]) -> Result<Vec<Result<Heard, Error>>, StoreError> {
+    /// One result per heartbeat; and the failure that some of them share, with what they are told of it.
+    async fn store_all(&self, beats: &[&Beat]) -> (Vec<Result<Heard, Error>>, Option<(StoreError, Error)>) {
         let record = self.settings.borrow().health_monitoring.record_heartbeats;
-        let touched = self.store.touch(beats, record).await?;
+        let mut failure = None;
+        let mut fail = |error: StoreError| {
+            let told = explain(&error, "heartbeat", None);
+            failure = Some((error, told.clone()));
+            told
+        };
+        let touched = match self.store.touch(beats, record).await {
+            Ok(touched) => touched,
+            Err(error) => {
+                let told = fail(error);
+                return (beats.iter().map(|_| Err(told.clone())).collect(), failure);
+            }
+        };
         let others: Vec<&Beat> =
             beats.iter().zip(&touched).filter(|(_, heard)| heard.is_none()).map(|(beat, _)| *beat).collect();
-        if others.is_empty() {
-            return Ok(touched.into_iter().flatten().map(Ok).collect());
+        let mut applied = Vec::new();
+        if !others.is_empty() {
+            applied = match self.store.apply(&others, record).await {
+                Ok(applied) => {
+                    if applied.changed {
+                        self.committed.notify_one();
+                    }
+                    applied.results
+                }
+                Err(error) => {
+                    let told = fail(error);
+                    others.iter().map(|_| Err(told.clone())).collect()
+                }
+            };
         }
-        let applied = self.store.apply(&others, record).await?;
-        if applied.changed {
-            self.committed.notify_one();
-        }
-        let mut applied = applied.results.into_iter();
+        let mut applied = applied.into_iter();
         let missing = || Err(Error::unavailable("the heartbeat was not taken"));
-        Ok(touched.into_iter().map(|heard| heard.map_or_else(|| applied.next().unwrap_or_else(missing), Ok)).collect())
+        let results = touched.into_iter().map(|heard| heard.map_or_else(|| applied.next().unwrap_or_else(missing), Ok));
+        (results.collect(), failure)
     }
 }
 
