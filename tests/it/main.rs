@@ -16,6 +16,7 @@ mod certificates;
 mod config;
 mod database_tls;
 mod demo;
+mod deploy;
 mod deputies;
 mod dev;
 mod events;
