@@ -272,7 +272,8 @@ impl Hub {
             let mut fits = fits;
             move |row| fits(row)
         });
-        let count = count.count();
+        // A row that no message can carry makes the answer too large, which is told; without it the list would just end.
+        let count = count.count().max(1);
         rows.truncate(count);
         (rows, count < all)
     }
