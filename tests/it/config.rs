@@ -90,6 +90,8 @@ async fn a_dry_run_tells_what_would_happen_and_does_nothing() {
     assert_eq!(dry(json!({"n": 1})).await, (1, 1, true));
     hub.refused("config.get.a", "", "not_found", None).await;
     hub.refused("config.history.a", "", "not_found", None).await;
+    let trace = hub.database().await.query("SELECT FROM config_heads", &[]).await.unwrap();
+    assert!(trace.is_empty(), "not even a trace");
     assert_eq!(set(&hub, "a", json!({"n": 1})).await, (1, 1, true));
     assert_eq!(dry(json!({"n": 1})).await, (1, 1, false));
     assert_eq!(dry(json!({"n": 2})).await, (2, 2, true));
@@ -164,6 +166,7 @@ async fn history_tells_what_was_in_force_page_by_page() {
     let mut seen = Vec::new();
     let mut request = json!({"limit": 3});
     loop {
+        assert!(seen.len() < 100, "it comes to an end");
         let page = hub.ask("config.history.a", &request).await;
         let page = page["activations"].as_array().unwrap();
         assert!(page.len() <= 3);
@@ -187,6 +190,7 @@ async fn the_list_pages_through_all_configs() {
     let mut request = json!({"limit": 5});
     let mut pages = 0;
     loop {
+        assert!(pages < 100, "it comes to an end");
         let page = hub.ask("config.list", &request).await;
         pages += 1;
         listed.extend(page["configs"].as_array().unwrap().iter().cloned());

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::ask::{Asker, Hub};
+use crate::stack::{HubOptions, database, private_nats_with};
 
 /// Registers and gives the incarnation.
 async fn register(hub: &Asker, service: &str, body: Value) -> i64 {
@@ -234,6 +235,7 @@ async fn the_list_is_filtered() {
 async fn pages(hub: &Asker, mut request: Value) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     loop {
+        assert!(pages.len() < 100, "it comes to an end");
         let page = hub.ask("services.list", &request).await;
         pages.push(ids(page["services"].as_array().unwrap()).into_iter().map(str::to_owned).collect());
         match page.get("next_cursor") {
@@ -289,6 +291,20 @@ async fn a_page_ends_where_a_message_would_be_too_large() {
     listed.sort();
     assert_eq!(listed, (0..80).map(|index| format!("{index:02}")).collect::<Vec<_>>());
     assert_eq!(hub.ask("services.get.s", "").await["host"], "h", "even a service of such instances is found");
+}
+
+/// A list never ends early without saying so.
+#[tokio::test]
+async fn an_instance_that_no_message_carries_does_not_end_the_list() {
+    let nats = private_nats_with("max_payload: 16384").await;
+    let hub = Hub::start(HubOptions::on(&nats.url(), &database().await)).await;
+    register(&hub, "a", json!({"instance_id": "i", "metadata": {"x": "m".repeat(16_300)}})).await;
+    register(&hub, "b", json!({"instance_id": "j"})).await;
+    for body in [json!({}), json!({"service_name": "a"}), json!({"limit": 1})] {
+        hub.refused("services.list", body, "too_large", "reply").await;
+    }
+    hub.refused("services.get.a", "", "too_large", "reply").await;
+    assert_eq!(ids(&instances(&hub, "b").await), ["j"]);
 }
 
 #[tokio::test]
