@@ -36,6 +36,10 @@ pub enum ServeError {
 /// It waits for NATS and PostgreSQL, brings the schema up to date, and serves until SIGTERM or Ctrl-C; then it finishes
 /// what it accepted and publishes what is committed.
 ///
+/// Secrets come from the environment only, or from files: to NATS it is CENTRAL_HUB_NATS_USER with _PASSWORD, or _TOKEN, or
+/// _NKEY_SEED; to PostgreSQL it says CENTRAL_HUB_DB_PASSWORD, or CENTRAL_HUB_DATABASE_URL tells everything. Each may be
+/// given as ..._FILE, the path of a file that holds it.
+///
 /// A second connection with its own identity writes KV and events when CENTRAL_HUB_NATS_WRITER_USER, _PASSWORD, _TOKEN
 /// or _NKEY_SEED (or --nats-writer-creds) is set; then the answering one needs to publish to inboxes only. Such users
 /// ship as deploy/nats/roles.conf.
@@ -81,6 +85,7 @@ pub struct ServeArgs {
 
 /// Which fleet, when several share one NATS.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Hub")]
 pub struct FleetArgs {
     /// First tokens of all subjects
     #[arg(long, env = "CENTRAL_HUB_SUBJECT_PREFIX", value_name = "PREFIX", default_value = "hub", value_parser = subject_prefix)]

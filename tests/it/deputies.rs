@@ -1,6 +1,7 @@
 //! The confused deputy: a caller names, as the place for its answer, a subject that it may not publish to itself. The hub
 //! must not do it for him: neither its code nor the rights of the user that answers let it.
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::kv;
 use central_hub::wire::bucket::Bucket;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -36,6 +37,10 @@ async fn attack(service: &Caller, operator: &Caller) {
         ] {
             service.client.publish_with_reply(subject, *target, body.to_owned().into()).await.unwrap();
         }
+        // The server's own courier: it reports the way of a message to a subject that the message names.
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Trace-Dest", *target);
+        service.client.publish_with_headers("hub.services.list", headers, "".into()).await.unwrap();
         // A service may not even ask these.
         for subject in ["$SRV.PING", "$SRV.INFO.central-hub", "$SRV.STATS", "hub.health"] {
             operator.client.publish_with_reply(subject, *target, "".into()).await.unwrap();
