@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Hub;
+use super::nats::Connection;
 use super::throttle::Throttle;
 use crate::store::StoreError;
 use crate::wire::error::ErrorBody;
@@ -192,6 +193,36 @@ fn internal(cause: &dyn std::fmt::Display, what: &'static str, service: Option<&
         .with("request_id", request_id)
 }
 
+/// Ends a subscription and gives what was on its way: the server sent it, so it went to nobody else.
+///
+/// The client library forgets a subscription that it is told to drain as soon as it wakes again, and with it what is
+/// still to come. So the server alone is told first: it takes a count of more than nine digits for none and unsubscribes
+/// at once, while the library waits for that many messages. Those that were under way arrive before one that goes to the
+/// server and back.
+pub async fn unsubscribe(mut subscriber: Subscriber, connection: &Connection) -> Vec<Message> {
+    let mut rest = Vec::new();
+    let _ = subscriber.unsubscribe_after(u64::MAX).await;
+    let mut round_trip = std::pin::pin!(connection.round_trip(UNSUBSCRIBE_TIMEOUT));
+    loop {
+        tokio::select! {
+            message = subscriber.next() => match message {
+                Some(message) => rest.push(message),
+                None => return rest,
+            },
+            _ = &mut round_trip => break,
+        }
+    }
+    if subscriber.drain().await.is_ok() {
+        let drained = async {
+            while let Some(message) = subscriber.next().await {
+                rest.push(message);
+            }
+        };
+        let _ = tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, drained).await;
+    }
+    rest
+}
+
 /// Subscribes all routes and serves them until `stop`: the subscriptions in `loops`, the work that they start in
 /// `tasks`.
 ///
@@ -244,14 +275,8 @@ impl EndpointServer {
                 () = stop.cancelled() => break,
             }
         }
-        // What the server sent before it heard the unsubscription is still served.
-        if subscriber.drain().await.is_ok() {
-            let rest = async {
-                while let Some(message) = subscriber.next().await {
-                    self.take(message).await;
-                }
-            };
-            let _ = tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, rest).await;
+        for message in unsubscribe(subscriber, &self.hub.requests).await {
+            self.take(message).await;
         }
     }
 
