@@ -305,9 +305,12 @@ impl Running {
         if self.give_up.is_cancelled() {
             tracing::warn!("gave up waiting; what is committed and unpublished will be published by the next hub");
         }
-        for client in [&self.hub.requests.client, &self.hub.writer.client] {
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, client.flush()).await;
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, client.drain()).await;
+        for connection in [&self.hub.requests, &self.hub.writer] {
+            // Without a server a flush would wait for one.
+            if connection.is_up() {
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, connection.client.flush()).await;
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, connection.client.drain()).await;
+            }
         }
         self.hub.store.close();
         tracing::info!("stopped");
