@@ -45,7 +45,7 @@ async fn burst(hub: &Hub, requests: Vec<(String, Value)>, taken: usize) -> Vec<V
 async fn requests_over_the_bound_are_told_at_once() {
     let hub = Hub::start(HubOptions::fresh().await.env("CENTRAL_HUB_MAX_IN_FLIGHT", "1")).await;
     hub.ask("config.set.a", json!({"config": {}})).await;
-    let requests = (0..200).map(|index| ("register.s".to_owned(), json!({"instance_id": index.to_string()}))).collect();
+    let requests = (0..60).map(|index| ("register.s".to_owned(), json!({"instance_id": index.to_string()}))).collect();
     let accepted = burst(&hub, requests, 1).await;
     let listed = hub.ask("services.list", json!({"service_name": "s"})).await;
     assert_eq!(listed["services"].as_array().unwrap().len(), 1, "who was told to come again left nothing");
@@ -64,7 +64,7 @@ async fn heartbeats_over_the_bound_are_told_at_once() {
         async move { hub.ask("register.s", body).await }
     }))
     .await;
-    let beats = (0..100).map(|index| ("heartbeat.s".to_owned(), json!({"instance_id": index.to_string()}))).collect();
+    let beats = (0..60).map(|index| ("heartbeat.s".to_owned(), json!({"instance_id": index.to_string()}))).collect();
     let accepted = burst(&hub, beats, 8).await;
     let sql = "SELECT instance_id FROM health_metrics WHERE service_name = 's' ORDER BY instance_id";
     let rows = hub.database().await.query(sql, &[]).await.unwrap();

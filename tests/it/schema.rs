@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Output, Stdio};
 
 use central_hub::store::migrate::newest_known;
 use central_hub::store::sql;
 use serde_json::json;
+use tokio::process::{Child, Command};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use crate::ask::Hub;
-use crate::stack::{HubOptions, database, executable, nats_url};
+use crate::ask::{Hub, SOON};
+use crate::stack::{HubOptions, database, eventually, executable, nats_url};
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
@@ -19,23 +20,33 @@ async fn connect(url: &str) -> Client {
 }
 
 /// The program with these arguments, on a database.
-fn program(arguments: &[&str], database_url: &str) -> Command {
+fn program(arguments: &[&str], database_url: &str) -> Child {
     let mut command = Command::new(executable());
     command.args(arguments).env("CENTRAL_HUB_DATABASE_URL", database_url).env("CENTRAL_HUB_NATS_URL", nats_url());
-    command
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
 }
 
-/// What it said, on a database that it must refuse.
-fn refusal(output: Output) -> String {
+/// What a program says that has to end by itself.
+async fn output(program: Child) -> Output {
+    tokio::time::timeout(SOON, program.wait_with_output()).await.expect("it runs on").unwrap()
+}
+
+/// What it says on a database that it must refuse.
+async fn refusal(program: Child) -> String {
+    let output = output(program).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
+}
+
+async fn migrate(database_url: &str) {
+    let output = output(program(&["migrate"], database_url)).await;
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// A migrated database.
 async fn migrated() -> (String, Client) {
     let url = database().await;
-    let output = program(&["migrate"], &url).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    migrate(&url).await;
     let client = connect(&url).await;
     (url, client)
 }
@@ -208,18 +219,33 @@ async fn a_partition_that_cannot_be_made_stops_nothing() {
 #[tokio::test]
 async fn several_migrations_at_once_take_turns() {
     let url = database().await;
-    let programs: Vec<_> =
-        (0..6).map(|_| program(&["migrate"], &url).stdout(std::process::Stdio::piped()).spawn().unwrap()).collect();
+    // All of them are held where they look at what was done, so that they meet there.
+    let mut client = connect(&url).await;
+    let history = "CREATE TABLE refinery_schema_history
+                   (version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255))";
+    client.batch_execute(history).await.unwrap();
+    let held = client.transaction().await.unwrap();
+    held.batch_execute("LOCK TABLE refinery_schema_history").await.unwrap();
+    let programs: Vec<_> = (0..6).map(|_| program(&["migrate"], &url)).collect();
+    let observer = connect(&url).await;
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(SOON, || async {
+        let count: i64 = observer.query_one(waiting, &[]).await.unwrap().get(0);
+        if count == 6 { Ok(()) } else { Err(count) }
+    })
+    .await;
+    held.commit().await.unwrap();
+
     let mut said = Vec::new();
     for program in programs {
-        let output = program.wait_with_output().unwrap();
+        let output = output(program).await;
         assert!(output.status.success(), "{output:?}");
         said.push(String::from_utf8(output.stdout).unwrap());
     }
     let (idle, busy): (Vec<_>, Vec<_>) = said.iter().partition(|said| said.contains("up to date"));
     assert_eq!((idle.len(), busy.len()), (5, 1), "{said:?}");
     assert!(busy[0].contains("V1__baseline"), "{busy:?}");
-    let client = connect(&url).await;
     let meta = client.query_one("SELECT count(*), max(epoch) FROM hub_meta", &[]).await.unwrap();
     assert_eq!(meta.get::<_, i64>(0), 1);
     assert!(meta.get::<_, i64>(1) > 1_700_000_000, "the epoch starts as Unix seconds");
@@ -228,13 +254,13 @@ async fn several_migrations_at_once_take_turns() {
 #[tokio::test]
 async fn a_hub_that_may_not_migrate_needs_a_finished_schema() {
     let options = HubOptions::fresh().await.env("CENTRAL_HUB_NO_MIGRATE", "true");
-    let said = refusal(program(&["serve", "--no-migrate"], &options.database_url).output().unwrap());
+    let said = refusal(program(&["serve", "--no-migrate"], &options.database_url)).await;
     assert!(said.contains("central-hub migrate"), "it says what to do: {said}");
     let client = connect(&options.database_url).await;
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
     assert_eq!(client.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 0, "it touched nothing");
 
-    assert!(program(&["migrate"], &options.database_url).output().unwrap().status.success());
+    migrate(&options.database_url).await;
     let hub = Hub::start(options).await;
     hub.ask("register.a", "").await;
 }
@@ -254,7 +280,7 @@ async fn a_schema_says_which_hubs_may_run_on_it() {
 
     client.execute("UPDATE hub_meta SET oldest_schema = $1", &[&(newest_known() + 1)]).await.unwrap();
     for arguments in [&["serve"][..], &["serve", "--no-migrate"], &["migrate"]] {
-        let said = refusal(program(arguments, &url).output().unwrap());
+        let said = refusal(program(arguments, &url)).await;
         assert!(said.contains("upgrade this hub"), "{arguments:?}: {said}");
     }
 }

@@ -4,6 +4,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::ask::{Hub, SOON};
+use crate::stack::HubOptions;
 
 #[tokio::test]
 async fn a_service_registers_beats_is_found_and_is_configured() {
@@ -55,4 +56,19 @@ async fn a_service_registers_beats_is_found_and_is_configured() {
     }
     let heard = hub.ask("heartbeat.tick-aggregator", "").await;
     assert_eq!(heard["config"], json!({"version": 2, "revision": 2, "epoch": set["epoch"]}));
+}
+
+/// Several fleets share one NATS by prefixes of their own; one of subjects may have several tokens.
+#[tokio::test]
+async fn a_fleet_may_have_a_prefix_of_several_tokens() {
+    let mut options = HubOptions::fresh().await;
+    let bucket_prefix = options.prefix.clone();
+    options.prefix = format!("fleets.{bucket_prefix}.north");
+    let hub = Hub::start(options.env("CENTRAL_HUB_BUCKET_PREFIX", &bucket_prefix)).await;
+    hub.ask("register.a", json!({"instance_id": "i"})).await;
+    assert_eq!(hub.ask("config.set.a", json!({"config": {"n": 1}})).await["published"], true);
+    let jetstream = async_nats::jetstream::new(hub.nats.clone());
+    let bucket = jetstream.get_key_value(format!("{bucket_prefix}_config")).await.unwrap();
+    assert!(bucket.get("a").await.unwrap().is_some());
+    assert_eq!(hub.events("config.a.published", 1).await[0].subject, "events.config.a.published");
 }
