@@ -1,0 +1,232 @@
+//! A fleet of processes that behave as the contract asks: register, beat, repeat what got no answer. Such a process is
+//! never marked down, whatever happens to the hub.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use central_hub::client::{CallError, HubClient};
+use central_hub::domain::name::{InstanceId, ServiceName};
+use central_hub::wire::ErrorCode;
+use central_hub::wire::registry::{Heartbeat, Register};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use crate::stack::{HubOptions, eventually};
+use crate::witness::{SOON, Truth, connect};
+
+/// Timeouts are this many intervals, by the hub's default settings.
+pub const TIMEOUT_INTERVALS: f64 = 3.0;
+
+/// How long a member waits for the answer to its registration. Not repeated in haste: of two that are under way at once
+/// the hub may take the first last, and then it is the one in force.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a member waits for an answer before it repeats its heartbeat.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// Processes that beat until they are silenced or dropped.
+pub struct Fleet {
+    members: Vec<Member>,
+    truth: Truth,
+    interval: Duration,
+}
+
+/// One process of a fleet.
+pub struct Member {
+    pub service: ServiceName,
+    pub instance: InstanceId,
+    vitals: Arc<Vitals>,
+    task: JoinHandle<()>,
+}
+
+/// How a member fares.
+#[derive(Default)]
+struct Vitals {
+    acknowledged: AtomicU64,
+    repeated: AtomicU64,
+    /// The longest time between two tries to beat, in milliseconds: above the timeout, its own machine starved it.
+    longest_pause_ms: AtomicU64,
+    wrongs: Mutex<Vec<String>>,
+}
+
+impl Member {
+    pub fn key(&self) -> (String, String) {
+        (self.service.to_string(), self.instance.to_string())
+    }
+}
+
+impl Fleet {
+    /// Starts `count` processes of `services` services, which beat every `interval`, and returns when all of them were
+    /// heard. `seed` decides when each beats.
+    pub async fn start(options: &HubOptions, services: usize, count: usize, interval: Duration, seed: u64) -> Fleet {
+        let nats = connect(&options.nats_url).await;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let members = (0..count)
+            .map(|number| {
+                let service: ServiceName = format!("fleet-{}", number % services).parse().unwrap();
+                let instance: InstanceId = format!("member-{number}").parse().unwrap();
+                let vitals: Arc<Vitals> = Arc::default();
+                let heart = Heart {
+                    hub: HubClient::new(nats.clone()).with_prefix(options.prefix.clone()).with_timeout(PATIENCE),
+                    service: service.clone(),
+                    instance: instance.clone(),
+                    interval,
+                    random: random.fork(),
+                    vitals: Arc::clone(&vitals),
+                };
+                Member { service, instance, vitals, task: tokio::spawn(heart.live()) }
+            })
+            .collect();
+        let fleet = Fleet { members, truth: Truth::of(options), interval };
+        fleet.heard().await;
+        fleet
+    }
+
+    /// After how much silence its members are down.
+    pub fn timeout(&self) -> Duration {
+        self.interval.mul_f64(TIMEOUT_INTERVALS)
+    }
+
+    /// Heartbeats that had to be repeated so far.
+    pub fn repeated(&self) -> u64 {
+        self.members.iter().map(|member| member.vitals.repeated.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Waits until each member got two more answers; one may belong to a heartbeat from before.
+    #[track_caller]
+    pub fn heard(&self) -> impl Future<Output = ()> {
+        let count = |member: &Member| member.vitals.acknowledged.load(Ordering::Relaxed);
+        let before: Vec<u64> = self.members.iter().map(count).collect();
+        eventually(SOON, move || {
+            let silent =
+                self.members.iter().zip(&before).filter(|(member, before)| count(member) < *before + 2).count();
+            async move { if silent == 0 { Ok(()) } else { Err(format!("{silent} members got no answer")) } }
+        })
+    }
+
+    /// Ends the last member without a goodbye.
+    pub fn silence_one(&mut self) -> Member {
+        let member = self.members.pop().expect("a member");
+        member.task.abort();
+        member
+    }
+
+    /// Waits until Postgres has not heard any member for so long that each is due: the moment in which a hub that
+    /// forgets its grace would mark all of them.
+    pub async fn all_are_due(&self) {
+        let seconds = self.timeout().as_secs_f64() + 0.1;
+        let sql = "SELECT coalesce(bool_and(clock_timestamp() - last_heartbeat > $1 * interval '1 second'), false)
+                   FROM service_registry WHERE service_name LIKE 'fleet-%'";
+        eventually(self.timeout() + SOON, || async { self.truth.one::<bool>(sql, &[&seconds]).await }).await;
+    }
+
+    /// Silences one member, waits until the sweep has marked it down, and so knows that sweeps and their grace are
+    /// past; then no other member may ever have been marked.
+    pub async fn only_the_silent_goes_down(&mut self, deadline: Duration) -> Member {
+        let silent = self.silence_one();
+        let downed = || async { self.truth.downed().await.contains(&silent.key()).then_some(()) };
+        eventually(self.timeout() + deadline, downed).await;
+        self.never_wronged().await;
+        silent
+    }
+
+    /// Panics if a member that beats was ever marked down, removed or refused.
+    pub async fn never_wronged(&self) {
+        let downed: BTreeSet<_> = self.truth.downed().await.into_iter().collect();
+        for member in &self.members {
+            let vitals = &member.vitals;
+            let pause = vitals.longest_pause_ms.load(Ordering::Relaxed);
+            let marked = downed.contains(&member.key());
+            assert!(!marked, "{:?} was marked down; it never paused for more than {pause} ms", member.key());
+            let wrongs = vitals.wrongs.lock().unwrap();
+            assert!(wrongs.is_empty(), "{:?}: {wrongs:?}", member.key());
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.members.iter().for_each(|member| member.task.abort());
+    }
+}
+
+/// What beats in a member.
+struct Heart {
+    hub: HubClient,
+    service: ServiceName,
+    instance: InstanceId,
+    interval: Duration,
+    random: fastrand::Rng,
+    vitals: Arc<Vitals>,
+}
+
+impl Heart {
+    async fn live(mut self) {
+        let mut incarnation = None;
+        let first = Instant::now() + self.interval.mul_f64(self.random.f64());
+        let mut beat = interval_at(first, self.interval);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_try = None;
+        loop {
+            if incarnation.is_some() {
+                beat.tick().await;
+            }
+            loop {
+                let now = Instant::now();
+                let pause = last_try.replace(now).map_or(Duration::ZERO, |last| now - last);
+                self.vitals.longest_pause_ms.fetch_max(pause.as_millis() as u64, Ordering::Relaxed);
+                match self.say(incarnation).await {
+                    Ok(known) => {
+                        incarnation = known;
+                        self.vitals.acknowledged.fetch_add(1, Ordering::Relaxed);
+                        break;
+                    }
+                    Err(()) => {
+                        self.vitals.repeated.fetch_add(1, Ordering::Relaxed);
+                        sleep(Duration::from_millis(self.random.u64(20..60))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Registers, or beats; an error asks for a repetition.
+    async fn say(&self, incarnation: Option<i64>) -> Result<Option<i64>, ()> {
+        // The client library would keep it and send it when the server is back.
+        if self.hub.nats().connection_state() != State::Connected {
+            return Err(());
+        }
+        let asked = timeout(REGISTRATION_PATIENCE * 2, async {
+            match incarnation {
+                None => {
+                    let register = Register {
+                        instance_id: Some(self.instance.clone()),
+                        heartbeat_interval_seconds: Some(self.interval.as_secs_f64()),
+                        ..Register::new(self.service.clone())
+                    };
+                    let hub = self.hub.clone().with_timeout(REGISTRATION_PATIENCE);
+                    hub.call(&register).await.map(|registered| Some(registered.incarnation))
+                }
+                Some(_) => {
+                    let instance_id = Some(self.instance.clone());
+                    let heartbeat = Heartbeat { instance_id, incarnation, ..Heartbeat::new(self.service.clone()) };
+                    self.hub.call(&heartbeat).await.map(|_| incarnation)
+                }
+            }
+        });
+        match asked.await {
+            Ok(Ok(known)) => Ok(known),
+            Ok(Err(CallError::Refused(refusal)))
+                if !matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Overloaded) =>
+            {
+                self.vitals.wrongs.lock().unwrap().push(format!("refused: {refusal}"));
+                // As the contract asks; it stands among the wrongs all the same.
+                if refusal.code == ErrorCode::NotRegistered { Ok(None) } else { Err(()) }
+            }
+            _ => Err(()),
+        }
+    }
+}
