@@ -1,7 +1,9 @@
 //! `kill -9` of the hub and of Postgres in the middle of work: what was acknowledged is there, and KV comes to say so.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use central_hub::client::HubClient;
 use central_hub::domain::config::Position;
 use central_hub::domain::name::ServiceName;
@@ -14,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::ask::Asker;
-use crate::stack::{HubOptions, HubProcess, eventually, nats_url, private_postgres};
+use crate::stack::{HubOptions, HubProcess, database, eventually, nats_url, private_nats, private_postgres};
 use crate::traffic::{Burst, Outcome, nothing_was_lost};
 use crate::witness::{HEALED, SOON, Truth, Watcher, connect, healed, kv_agrees, replicas, values};
 
@@ -32,18 +34,21 @@ async fn kill_in_bursts(count: usize, seed: u64, moments: [u64; 3]) {
         eventually(SOON, reached).await;
         let victim = random.usize(..count);
         hubs[victim].kill9().await;
-        let killed = Instant::now();
+        let mut began = Instant::now();
         if count > 1 {
             // The others go on, and finish what the dead one committed.
-            sets.extend(burst.ended().await);
+            sets.extend(burst.cut().await);
             healed(&nats, &options).await;
+            println!("seed {seed}, killed at {moment}: KV agrees {:?} after the kill", began.elapsed());
             hubs[victim].restart().await;
         } else {
+            sets.extend(burst.cut().await);
+            nothing_was_lost(&truth, &sets).await;
             hubs[victim].restart().await;
+            began = Instant::now();
             healed(&nats, &options).await;
-            sets.extend(burst.ended().await);
+            println!("seed {seed}, killed at {moment}: KV agrees {:?} after the restart", began.elapsed());
         }
-        println!("seed {seed}, killed at {moment}: KV agrees after {:?}", killed.elapsed());
         hubs[victim].ready().await;
         healed(&nats, &options).await;
         let acknowledged = nothing_was_lost(&truth, &sets).await;
@@ -51,6 +56,17 @@ async fn kill_in_bursts(count: usize, seed: u64, moments: [u64; 3]) {
     }
     watcher.caught_up(HEALED, &truth).await;
     watcher.never_went_back();
+    each_event_is_sent_once(&options).await;
+}
+
+/// The stream has the events of all activations, each once.
+async fn each_event_is_sent_once(options: &HubOptions) {
+    let sql = "SELECT epoch || '-' || id FROM hub_events CROSS JOIN hub_meta WHERE kind = 'published'";
+    let rows = Truth::of(options).rows(sql, &[]).await.unwrap();
+    let wanted: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let events = Asker::of(options).await.events("config.*.published", wanted.len()).await;
+    let sent: BTreeSet<String> = events.into_iter().map(|event| event.id).collect();
+    assert_eq!(sent, wanted);
 }
 
 #[tokio::test]
@@ -142,9 +158,9 @@ async fn a_hub_killed_at_a_commit_again_and_again_goes_on_where_it_was() {
         }
         hub.kill9().await;
         behind += u32::from(kv_agrees(&nats, &options).await.is_err());
+        sets.extend(burst.cut().await);
         hub.restart().await;
         healed(&nats, &options).await;
-        sets.extend(burst.ended().await);
         hub.ready().await;
     }
     println!("{behind} of 8 kills came between a commit and its put");
@@ -214,4 +230,28 @@ async fn a_killed_postgres_loses_no_acknowledged_set() {
     .await;
     drop(hubs);
     tokio::time::timeout(Duration::from_secs(20), postgres.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_nats_loses_no_acknowledged_set() {
+    let mut server = private_nats().await;
+    let options = HubOptions::on(&server.url(), &database().await);
+    let (truth, nats) = (Truth::of(&options), connect(&options.nats_url).await);
+    let _hubs = replicas(&options, 2).await;
+    let watcher = Watcher::start(&options).await;
+    let mut sets = Vec::new();
+    for (seed, moment) in [(41, 40), (42, 150)] {
+        let burst = Burst::start(&options, &nats, 6, 300, 24, seed);
+        eventually(SOON, || async { burst.acknowledged() >= moment }).await;
+        server.kill9().await;
+        server.restart().await.unwrap();
+        eventually(SOON, || async { nats.connection_state() == State::Connected }).await;
+        healed(&nats, &options).await;
+        sets.extend(burst.ended().await);
+        healed(&nats, &options).await;
+        nothing_was_lost(&truth, &sets).await;
+    }
+    watcher.caught_up(SOON, &truth).await;
+    watcher.never_went_back();
+    each_event_is_sent_once(&options).await;
 }

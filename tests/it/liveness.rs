@@ -12,12 +12,9 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::ask::Asker;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, LATEST};
 use crate::stack::{HubOptions, HubProcess, eventually};
 use crate::witness::{SOON, Truth, connect, healed, replicas};
-
-/// How long after its timeout a silent instance may still be up.
-const LATEST: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn who_is_silent_is_down_in_time_and_back_with_its_next_heartbeat() {
@@ -54,24 +51,9 @@ async fn who_is_silent_is_down_in_time_and_back_with_its_next_heartbeat() {
     }
 }
 
-/// A fleet and a member of it that died while the hub was away: the sweep is to find out about it in time, and only it.
-async fn only_the_dead_goes_down_in_time(truth: &Truth, fleet: &mut Fleet, dead: (String, String)) {
-    let hears: OffsetDateTime = truth.one("SELECT clock_timestamp()", &[]).await;
-    let timeout = fleet.timeout();
-    eventually(timeout + SOON, || async { truth.downed().await.contains(&dead).then_some(()) }).await;
-    let sql = "SELECT at FROM hub_events WHERE kind = 'down' AND service_name = $1 AND instance_id = $2";
-    let marked: OffsetDateTime = truth.one(sql, &[&dead.0, &dead.1]).await;
-    let took = marked - hears;
-    assert!(took <= timeout + LATEST, "{dead:?} was marked {took} after the hub could hear again");
-    fleet.never_wronged().await;
-    fleet.heard().await;
-    fleet.only_the_silent_goes_down(LATEST + SOON).await;
-}
-
 #[tokio::test]
 async fn a_restart_of_the_hub_marks_nobody_who_beats() {
     let options = HubOptions::fresh().await;
-    let truth = Truth::of(&options);
     let mut hub = replicas(&options, 1).await.remove(0);
     let mut fleet = Fleet::start(&options, 3, 12, Duration::from_millis(500), 41).await;
     for killed in [false, true] {
@@ -84,7 +66,7 @@ async fn a_restart_of_the_hub_marks_nobody_who_beats() {
         let dead = fleet.silence_one().key();
         hub.restart().await;
         hub.ready().await;
-        only_the_dead_goes_down_in_time(&truth, &mut fleet, dead).await;
+        fleet.only_the_dead_goes_down_in_time(dead).await;
     }
 }
 
@@ -104,7 +86,7 @@ async fn a_pause_of_the_hub_marks_nobody_who_beats() {
         let dead = fleet.silence_one().key();
         hub.resume();
         hub.ready().await;
-        only_the_dead_goes_down_in_time(&truth, &mut fleet, dead).await;
+        fleet.only_the_dead_goes_down_in_time(dead).await;
     }
 }
 
@@ -135,7 +117,7 @@ async fn the_death_of_the_leader_marks_nobody_who_beats() {
     hub_named(&mut hubs, &leader).kill9().await;
     let (heir, new) = eventually(SOON, || async { truth.leader().await.filter(|(holder, _)| *holder != leader) }).await;
     assert_eq!(new, token + 1, "{heir} after {leader}");
-    only_the_dead_goes_down_in_time(&truth, &mut fleet, dead).await;
+    fleet.only_the_dead_goes_down_in_time(dead).await;
 }
 
 /// A replica that stands still swallows its share of the heartbeats; whoever repeats them reaches the other.
@@ -234,10 +216,12 @@ async fn a_leader_that_slept_through_its_lease_writes_nothing() {
     eventually(SOON, || async { truth.one::<i64>(stuck, &[]).await == 1 }).await;
     let leader = hub_named(&mut hubs, &old);
     leader.pause().await;
+    let paused = Instant::now();
     row.batch_execute("ROLLBACK").await.unwrap();
 
     let (heir, new) = eventually(SOON, || async { truth.leader().await.filter(|(holder, _)| *holder != old) }).await;
     assert_eq!(new, token + 1, "{heir} after {old}");
+    println!("taken over {:?} after the leader was paused in a transaction", paused.elapsed());
     let marks = "SELECT count(*), min(origin) FROM hub_events WHERE kind = 'down' AND instance_id = $1";
     let marks = async || {
         let row = truth.rows(marks, &[&dead.1]).await.unwrap().remove(0);

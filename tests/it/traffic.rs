@@ -1,8 +1,8 @@
 //! Seeded traffic with an account of it: which sets were acknowledged, which requests got neither an answer nor a refusal.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use central_hub::client::{CallError, HubClient};
@@ -41,7 +41,8 @@ pub struct Set {
 /// Sets that are under way.
 pub struct Burst {
     acknowledged: Arc<AtomicU64>,
-    task: JoinHandle<Vec<Set>>,
+    done: Arc<Mutex<Vec<Set>>>,
+    task: JoinHandle<()>,
 }
 
 impl Burst {
@@ -61,8 +62,15 @@ impl Burst {
             .map(|number| (format!("config-{}", random.usize(..services)), format!("{seed}-{number}")))
             .map(|(service, token)| set(hub.clone(), service, token, Arc::clone(&acknowledged)))
             .collect();
-        let sets = futures_util::stream::iter(jobs).buffer_unordered(at_once);
-        Burst { acknowledged, task: tokio::spawn(sets.collect()) }
+        let done: Arc<Mutex<Vec<Set>>> = Arc::default();
+        let task = tokio::spawn({
+            let done = Arc::clone(&done);
+            async move {
+                let sets = futures_util::stream::iter(jobs).buffer_unordered(at_once);
+                sets.for_each(|set| std::future::ready(done.lock().unwrap().push(set))).await;
+            }
+        });
+        Burst { acknowledged, done, task }
     }
 
     /// Sets that were acknowledged so far.
@@ -72,7 +80,15 @@ impl Burst {
 
     /// Waits until all are answered or given up.
     pub async fn ended(self) -> Vec<Set> {
-        self.task.await.unwrap()
+        self.task.await.unwrap();
+        std::mem::take(&mut *self.done.lock().unwrap())
+    }
+
+    /// Sends no more, waits for nothing, and gives those that are answered.
+    pub async fn cut(self) -> Vec<Set> {
+        self.task.abort();
+        let _ = self.task.await;
+        std::mem::take(&mut *self.done.lock().unwrap())
     }
 }
 
