@@ -66,8 +66,10 @@ impl Burst {
         let task = tokio::spawn({
             let done = Arc::clone(&done);
             async move {
-                let sets = futures_util::stream::iter(jobs).buffer_unordered(at_once);
-                sets.for_each(|set| std::future::ready(done.lock().unwrap().push(set))).await;
+                let mut sets = futures_util::stream::iter(jobs).buffer_unordered(at_once);
+                while let Some(set) = sets.next().await {
+                    done.lock().unwrap().push(set);
+                }
             }
         });
         Burst { acknowledged, done, task }
