@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::ask::{Hub, SOON};
-use crate::stack::{HubOptions, database, eventually, executable, nats_url};
+use crate::stack::{HubOptions, HubProcess, database, eventually, executable, nats_url};
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
@@ -19,27 +19,28 @@ async fn connect(url: &str) -> Client {
     client
 }
 
-/// The program with these arguments, on a database.
-fn program(arguments: &[&str], database_url: &str) -> Child {
+/// `central-hub migrate`, which ends by itself.
+fn migration(database_url: &str) -> Child {
     let mut command = Command::new(executable());
-    command.args(arguments).env("CENTRAL_HUB_DATABASE_URL", database_url).env("CENTRAL_HUB_NATS_URL", nats_url());
+    command.arg("migrate").env("CENTRAL_HUB_DATABASE_URL", database_url);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
 }
 
-/// What a program says that has to end by itself.
+/// How a program ended and what it said.
 async fn output(program: Child) -> Output {
     tokio::time::timeout(SOON, program.wait_with_output()).await.expect("it runs on").unwrap()
 }
 
-/// What it says on a database that it must refuse.
-async fn refusal(program: Child) -> String {
-    let output = output(program).await;
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8(output.stderr).unwrap()
+/// What a hub says that can't run on its database.
+async fn refusal(options: HubOptions) -> String {
+    let mut hub = HubProcess::start(options).await;
+    let code = tokio::time::timeout(SOON, hub.ended()).await.expect("it runs on");
+    assert_eq!(code, Some(1), "{}", hub.log());
+    hub.log()
 }
 
 async fn migrate(database_url: &str) {
-    let output = output(program(&["migrate"], database_url)).await;
+    let output = output(migration(database_url)).await;
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -226,7 +227,7 @@ async fn several_migrations_at_once_take_turns() {
     client.batch_execute(history).await.unwrap();
     let held = client.transaction().await.unwrap();
     held.batch_execute("LOCK TABLE refinery_schema_history").await.unwrap();
-    let programs: Vec<_> = (0..6).map(|_| program(&["migrate"], &url)).collect();
+    let programs: Vec<_> = (0..6).map(|_| migration(&url)).collect();
     let observer = connect(&url).await;
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -254,7 +255,7 @@ async fn several_migrations_at_once_take_turns() {
 #[tokio::test]
 async fn a_hub_that_may_not_migrate_needs_a_finished_schema() {
     let options = HubOptions::fresh().await.env("CENTRAL_HUB_NO_MIGRATE", "true");
-    let said = refusal(program(&["serve", "--no-migrate"], &options.database_url)).await;
+    let said = refusal(options.clone()).await;
     assert!(said.contains("central-hub migrate"), "it says what to do: {said}");
     let client = connect(&options.database_url).await;
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
@@ -274,13 +275,17 @@ async fn a_schema_says_which_hubs_may_run_on_it() {
     );
     client.batch_execute(&newer).await.unwrap();
     // One that has moved on and still serves this hub.
-    let hub = Hub::start(HubOptions::on(&nats_url(), &url)).await;
+    let options = HubOptions::on(&nats_url(), &url);
+    let hub = Hub::start(options.clone()).await;
     hub.ask("register.a", "").await;
     drop(hub);
 
     client.execute("UPDATE hub_meta SET oldest_schema = $1", &[&(newest_known() + 1)]).await.unwrap();
-    for arguments in [&["serve"][..], &["serve", "--no-migrate"], &["migrate"]] {
-        let said = refusal(program(arguments, &url)).await;
-        assert!(said.contains("upgrade this hub"), "{arguments:?}: {said}");
+    for options in [options.clone(), options.env("CENTRAL_HUB_NO_MIGRATE", "true")] {
+        let said = refusal(options).await;
+        assert!(said.contains("upgrade this hub"), "{said}");
     }
+    let output = output(migration(&url)).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("upgrade this hub"), "{said}");
 }
