@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::nats::Interruptions;
 use super::serve::explain;
+use crate::domain::name::InstanceId;
 use crate::domain::settings::Settings;
 use crate::store::heartbeat::{Beat, Heard};
 use crate::store::{Store, StoreError};
 use crate::wire::Error;
 
-/// Heartbeats of one statement.
+/// Heartbeats of one round at the most.
 const BATCH: usize = 512;
 
 /// A statement that takes longer means that others' heartbeats wait unheard, so their silence proves nothing.
@@ -69,20 +70,15 @@ impl HeartbeatQueue {
 impl HeartbeatWriter {
     /// Takes heartbeats until `stop`, which is to be cancelled when nobody hands in any more.
     pub async fn run(&mut self, stop: CancellationToken) {
-        let mut waiting = Vec::with_capacity(BATCH);
+        let mut round = Vec::with_capacity(BATCH);
         loop {
-            if waiting.is_empty() {
-                tokio::select! {
-                    _ = self.queue.recv_many(&mut waiting, BATCH) => {}
-                    () = stop.cancelled() => return,
-                }
+            tokio::select! {
+                _ = self.queue.recv_many(&mut round, BATCH) => {}
+                () = stop.cancelled() => return,
             }
-            let (batch, later) = one_round(waiting);
-            waiting = later;
-            if let Err(outage) = self.write(batch).await {
+            if let Err(outage) = self.write(std::mem::take(&mut round)).await {
                 // What waited meanwhile would wait as long again, round after round.
-                waiting.extend(std::iter::from_fn(|| self.queue.try_recv().ok()));
-                for waiting in waiting.drain(..) {
+                while let Ok(waiting) = self.queue.try_recv() {
                     let _ = waiting.heard.send(Err(outage.clone()));
                 }
             }
@@ -118,13 +114,17 @@ impl HeartbeatWriter {
             failure = Some((error, told.clone()));
             told
         };
-        let touched = match self.store.touch(beats, record).await {
-            Ok(touched) => touched,
+        let first = firsts(beats.iter().map(|beat| speaker(beat)));
+        let firsts: Vec<&Beat> = beats.iter().zip(&first).filter(|(_, first)| **first).map(|(beat, _)| *beat).collect();
+        let mut touched = match self.store.touch(&firsts, record).await {
+            Ok(touched) => touched.into_iter(),
             Err(error) => {
                 let told = fail(error);
                 return (beats.iter().map(|_| Err(told.clone())).collect(), failure);
             }
         };
+        let touched: Vec<Option<Heard>> =
+            first.into_iter().map(|first| if first { touched.next().flatten() } else { None }).collect();
         let others: Vec<&Beat> =
             beats.iter().zip(&touched).filter(|(_, heard)| heard.is_none()).map(|(beat, _)| *beat).collect();
         let mut applied = Vec::new();
@@ -149,39 +149,25 @@ impl HeartbeatWriter {
     }
 }
 
-/// Parts a round with at most one heartbeat per instance from those that have to wait for the next, all in their order.
-/// One that names no instance may speak for any of its service, so it shares a round with none of them.
-fn one_round(waiting: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
-    let mut clash = Clash::default();
-    waiting.into_iter().partition(|waiting| {
-        let beat = &waiting.beat;
-        let instance = beat.report.instance_id.as_ref().map(crate::domain::name::InstanceId::as_str);
-        clash.admits(beat.service_name.as_str(), instance)
-    })
+/// For whom a heartbeat speaks: its service, and its instance if it names one.
+fn speaker(beat: &Beat) -> (&str, Option<&str>) {
+    (beat.service_name.as_str(), beat.report.instance_id.as_ref().map(InstanceId::as_str))
 }
 
-/// Who speaks in a round already.
-#[derive(Default)]
-struct Clash {
-    instances: HashSet<(String, String)>,
-    services: HashSet<String>,
-    unnamed: HashSet<String>,
-}
-
-impl Clash {
-    fn admits(&mut self, service: &str, instance: Option<&str>) -> bool {
-        let service = service.to_owned();
-        if self.unnamed.contains(&service) {
-            return false;
-        }
-        match instance {
-            Some(instance) => {
-                self.services.insert(service.clone());
-                self.instances.insert((service, instance.to_owned()))
+/// Which heartbeats of a round are the first of their instance. Those alone may be taken out of their order; one that
+/// names no instance may speak for any of its service, so what comes after it isn't the first either.
+fn firsts<'a>(speakers: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Vec<bool> {
+    let mut named = HashSet::new();
+    let mut unnamed = HashSet::new();
+    speakers
+        .map(|(service, instance)| match instance {
+            Some(instance) => !unnamed.contains(service) && named.insert((service, instance)),
+            None => {
+                unnamed.insert(service);
+                false
             }
-            None => !self.services.contains(&service) && self.unnamed.insert(service),
-        }
-    }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -189,20 +175,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_has_each_instance_once() {
-        let mut clash = Clash::default();
-        let asked = [
+    fn only_the_first_of_each_instance_may_leave_its_place() {
+        let said = [
             ("a", Some("1"), true),
             ("a", Some("2"), true),
             ("a", Some("1"), false),
             ("a", None, false),
-            ("b", None, true),
+            ("a", Some("3"), false),
             ("b", None, false),
             ("b", Some("1"), false),
             ("c", Some("1"), true),
+            ("c", None, false),
         ];
-        for (service, instance, admitted) in asked {
-            assert_eq!(clash.admits(service, instance), admitted, "{service} {instance:?}");
-        }
+        let speakers = said.iter().map(|(service, instance, _)| (*service, *instance));
+        assert_eq!(firsts(speakers), said.map(|(.., first)| first));
     }
 }

@@ -55,6 +55,9 @@ impl Store {
     /// # Errors
     /// What Postgres says; the heartbeats may have been taken all the same.
     pub async fn touch(&self, beats: &[&Beat], record: bool) -> Result<Vec<Option<Heard>>, StoreError> {
+        if beats.is_empty() {
+            return Ok(Vec::new());
+        }
         let services: Vec<&str> = beats.iter().map(|beat| beat.service_name.as_str()).collect();
         let instances: Vec<Option<&str>> =
             beats.iter().map(|beat| beat.report.instance_id.as_ref().map(InstanceId::as_str)).collect();
