@@ -66,6 +66,9 @@ pub struct ServeArgs {
     /// Copies of each stream and bucket in a NATS cluster: 1, 3 or 5
     #[arg(long, env = "CENTRAL_HUB_STREAM_REPLICAS", value_name = "N", default_value_t = 1, value_parser = stream_replicas)]
     stream_replicas: usize,
+    /// Room for events on their stream; NATS sets it aside at once
+    #[arg(long, env = "CENTRAL_HUB_EVENTS_MAX_MIB", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    events_max_mib: u32,
     /// Where answers may go; a request that wants its answer elsewhere is dropped
     #[arg(long, env = "CENTRAL_HUB_INBOXES", value_name = "SUBJECT", value_delimiter = ',', default_values = Inboxes::DEFAULT)]
     inbox: Vec<String>,
@@ -132,6 +135,7 @@ impl ServeArgs {
             subject_prefix: self.fleet.subject_prefix.clone(),
             bucket_prefix: self.fleet.bucket_prefix.clone(),
             stream_replicas: self.stream_replicas,
+            events_max_mib: self.events_max_mib,
             inboxes: Inboxes::new(self.inbox.iter().cloned()),
             host: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
             max_in_flight: self.max_in_flight as usize,

@@ -210,10 +210,15 @@ impl Running {
             store: hub.store.clone(),
             connection: hub.writer.clone(),
             prefix: hub.options.subject_prefix.clone(),
-            config: streams::events_config(&hub.options.subject_prefix, replicas),
+            config: streams::events_config(
+                &hub.options.subject_prefix,
+                replicas,
+                i64::from(hub.options.events_max_mib) * 1024 * 1024,
+            ),
             configs: Arc::clone(&hub.configs),
             services: Arc::clone(services),
             wake: Arc::clone(&hub.committed),
+            stuck: Throttle::new(Duration::from_secs(60)),
         });
         let (stop, give_up) = (self.sending.clone(), self.give_up.clone());
         supervise(&self.sender, "outbox", move || {

@@ -28,6 +28,8 @@ pub struct Options {
     pub bucket_prefix: String,
     /// Copies of each stream: 1, 3 or 5.
     pub stream_replicas: usize,
+    /// Room for events on their stream, in MiB. The server sets it aside at once.
+    pub events_max_mib: u32,
     /// Where answers may go.
     pub inboxes: Inboxes,
     /// This replica's name, unique among the hubs of one database.
@@ -59,6 +61,7 @@ impl Options {
             subject_prefix: "hub".into(),
             bucket_prefix: "hub".into(),
             stream_replicas: 1,
+            events_max_mib: 1_024,
             inboxes: Inboxes::default(),
             replica_id,
             host: None,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::nats::Connection;
 use super::projector::Projector;
 use super::streams;
+use super::throttle::Throttle;
 use crate::store::Store;
 use crate::store::outbox::Unpublished;
 use crate::wire::bucket::Bucket;
@@ -26,6 +27,9 @@ const BATCH: i64 = 256;
 
 /// How long a batch waits for KV before the others get their turn.
 const PROJECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Failures in a row that are said: the first ones are ordinary, when the stream is yet to be made.
+const STUCK_AFTER: u32 = 5;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,6 +49,8 @@ pub struct Outbox {
     pub services: Arc<Projector>,
     /// Wakes it after a commit.
     pub wake: Arc<Notify>,
+    /// Bounds how often it is said that nothing can be sent.
+    pub stuck: Throttle,
 }
 
 impl Outbox {
@@ -61,8 +67,14 @@ impl Outbox {
                 Ok(()) if last_round => return,
                 Ok(()) => failures = 0,
                 Err(error) => {
-                    tracing::debug!(cause = %error, "events will be sent later");
                     failures += 1;
+                    if failures >= STUCK_AFTER
+                        && let Some(unsaid) = self.stuck.pass()
+                    {
+                        tracing::warn!(unsaid, cause = %error, "events can't be sent: they are kept, and sent later");
+                    } else {
+                        tracing::debug!(cause = %error, "events will be sent later");
+                    }
                 }
             }
             let pause =

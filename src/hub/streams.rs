@@ -16,17 +16,14 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 /// How long events stay on the stream.
 const EVENTS_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How much room events may take, in bytes.
-const EVENTS_MAX_BYTES: i64 = 1024 * 1024 * 1024;
-
 /// A stream couldn't be made or looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// Not looked at.
-    #[error("the stream can't be read")]
+    #[error("the stream can't be read: {0}")]
     Get(#[from] GetStreamError),
     /// Not made.
-    #[error("the stream can't be made")]
+    #[error("the stream can't be made: {0}")]
     Create(#[from] CreateStreamError),
 }
 
@@ -52,16 +49,17 @@ pub fn bucket_config(bucket: Bucket, prefix: &str, replicas: usize) -> Config {
     }
 }
 
-/// The settings of the events' stream.
+/// The settings of the events' stream, which gets `max_bytes` of room. The server sets that aside at once, and makes no
+/// stream when it hasn't as much.
 #[must_use]
-pub fn events_config(prefix: &str, replicas: usize) -> Config {
+pub fn events_config(prefix: &str, replicas: usize, max_bytes: i64) -> Config {
     Config {
         name: event::stream_name(prefix),
         description: Some("central-hub: what happened".into()),
         subjects: event::stream_subjects(prefix),
         max_messages: -1,
         max_messages_per_subject: -1,
-        max_bytes: EVENTS_MAX_BYTES,
+        max_bytes,
         max_age: EVENTS_MAX_AGE,
         max_message_size: -1,
         discard: DiscardPolicy::Old,

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ask::{Hub, SOON};
-use crate::stack::eventually;
+use crate::stack::{HubOptions, database, eventually, private_nats_with};
 
 /// The last tokens of these events' subjects.
 fn kinds(events: &[crate::ask::Event]) -> Vec<&str> {
@@ -227,4 +227,21 @@ async fn an_event_comes_after_what_it_tells_of() {
         }
     };
     tokio::join!(changes, looks);
+}
+
+/// Where NATS has too little room for events the hub says why, goes on with all else, and sends them when there is room.
+#[tokio::test]
+async fn events_without_room_are_kept() {
+    let limits = r#"
+        no_auth_user: hub
+        accounts { HUB { jetstream: { max_memory: 0, max_file: 256MB }, users: [{user: hub, password: hub}] } }"#;
+    let nats = private_nats_with(limits).await;
+    let options = HubOptions::on(&nats.url(), &database().await);
+    let hub = Hub::start(options.clone().env("CENTRAL_HUB_EVENTS_MAX_MIB", "1024")).await;
+    assert_eq!(hub.ask("config.set.a", json!({"config": {"n": 1}})).await["published"], true);
+    eventually(SOON, || async { hub.process.log().contains("insufficient storage") }).await;
+    assert!(hub.ask("health", "").await["projection"]["pending"].as_i64() >= Some(1));
+    drop(hub);
+    let hub = Hub::start(options).await;
+    assert_eq!(kinds(&hub.events("config.a.*", 1).await), ["published"]);
 }

@@ -202,6 +202,8 @@ impl HubProcess {
             ("CENTRAL_HUB_SUBJECT_PREFIX", &options.prefix),
             ("CENTRAL_HUB_BUCKET_PREFIX", &options.prefix),
             ("CENTRAL_HUB_REPLICA_ID", &options.replica_id),
+            // NATS sets it aside at once, for each hub of each test.
+            ("CENTRAL_HUB_EVENTS_MAX_MIB", &"8".to_owned()),
         ];
         command.env.extend(fixed.iter().map(|(name, value)| (name.into(), value.into())));
         command.env.extend(options.env.iter().map(|(name, value)| (name.into(), value.into())));
