@@ -29,6 +29,7 @@ mod heartbeats;
 mod identities;
 mod layers;
 mod liveness;
+mod noise;
 mod outages;
 mod overload;
 mod permissions;
