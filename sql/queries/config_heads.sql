@@ -1,2 +1,4 @@
--- Newest activations of these services.
-SELECT h.service_name, h.revision, h.version, m.epoch FROM config_heads h CROSS JOIN hub_meta m WHERE service_name = ANY ($1) AND revision > 0;
+-- What the instances of these services should run.
+SELECT h.service_name, h.pushed_revision AS revision, h.pushed_version AS version, m.epoch
+FROM config_heads h CROSS JOIN hub_meta m
+WHERE h.service_name = ANY ($1) AND h.pushed_revision > 0;

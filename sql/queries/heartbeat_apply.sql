@@ -6,6 +6,10 @@ SET last_heartbeat = clock_timestamp(),
     config_revision = b.config_revision,
     config_version = b.config_version,
     config_error = b.config_error,
+    config_reported_at = CASE
+        WHEN (r.config_revision, r.config_version, r.config_error)
+             IS DISTINCT FROM (b.config_revision, b.config_version, b.config_error)
+        THEN clock_timestamp() ELSE r.config_reported_at END,
     updated_at = CASE
         WHEN (r.status, r.config_revision, r.config_version, r.config_error)
              IS DISTINCT FROM (b.status, b.config_revision, b.config_version, b.config_error)

@@ -22,9 +22,10 @@ WITH beat AS (
     INSERT INTO health_metrics (service_name, instance_id, status, metrics)
     SELECT service_name, instance_id, status, metrics::jsonb FROM target WHERE $8
 )
-SELECT t.position, t.heartbeat_interval_seconds, h.version, h.revision, (SELECT epoch FROM hub_meta) AS epoch
+SELECT t.position, t.heartbeat_interval_seconds, h.pushed_version AS version, h.pushed_revision AS revision,
+       (SELECT epoch FROM hub_meta) AS epoch
 FROM touched t
-LEFT JOIN config_heads h ON h.service_name = t.service_name AND h.revision > 0
+LEFT JOIN config_heads h ON h.service_name = t.service_name AND h.pushed_revision > 0
 -- A heartbeat that changes no status may be lost with a crash of Postgres: the grace makes that harmless. Once for the
 -- statement, as the epoch is, not once a row.
 WHERE (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL;

@@ -1,7 +1,8 @@
 -- Registers an instance, or replaces its record under a new incarnation. Draining is an operator's word and stays.
 INSERT INTO service_registry AS r
-    (service_name, instance_id, status, heartbeat_interval_seconds, version, host, port, dependencies, metadata)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    (service_name, instance_id, status, heartbeat_interval_seconds, version, host, port, dependencies, metadata,
+     config_schema)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (service_name, instance_id) DO UPDATE SET
     incarnation = nextval('incarnations'),
     status = excluded.status,
@@ -13,9 +14,11 @@ ON CONFLICT (service_name, instance_id) DO UPDATE SET
     port = excluded.port,
     dependencies = excluded.dependencies,
     metadata = excluded.metadata,
+    config_schema = excluded.config_schema,
     config_version = NULL,
     config_revision = NULL,
     config_error = NULL,
+    config_reported_at = NULL,
     registered_at = clock_timestamp(),
     updated_at = clock_timestamp()
 RETURNING incarnation;

@@ -12,6 +12,7 @@ use crate::store::DatabaseOptions;
 
 pub mod demo;
 pub mod dev;
+pub mod epoch;
 pub mod guard;
 pub mod health;
 pub mod log;
@@ -37,6 +38,7 @@ enum Command {
     Dev(dev::DevArgs),
     Demo(demo::DemoArgs),
     Migrate(serve::MigrateArgs),
+    Epoch(epoch::EpochArgs),
     Health(health::HealthArgs),
     /// Keep a program running for as long as the caller lives
     #[command(hide = true)]
@@ -77,6 +79,14 @@ impl Cli {
                 self.log.start(LevelFilter::ERROR);
                 return demo::run(args, |addresses, shutdown, ready| private_hub(addresses, "demo", shutdown, ready))
                     .await;
+            }
+            Command::Epoch(args) => {
+                self.log.start(LevelFilter::WARN);
+                let raised = epoch::raise(args).await?;
+                writeln!(
+                    std::io::stdout(),
+                    "the epoch is {raised}; running hubs publish every config anew within seconds"
+                )?;
             }
             Command::Migrate(args) => {
                 self.log.start(LevelFilter::WARN);

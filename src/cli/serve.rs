@@ -75,6 +75,10 @@ pub struct ServeArgs {
     /// Name of this replica, unique among the hubs of one database; made up when left out
     #[arg(long, env = "CENTRAL_HUB_REPLICA_ID", value_name = "NAME")]
     replica_id: Option<String>,
+    /// Believe the user that NATS names in a request: only right where every request comes across an account import with
+    /// sharing
+    #[arg(long, env = "CENTRAL_HUB_TRUST_REQUEST_INFO")]
+    trust_request_info: bool,
     /// Requests in work at the most; one more gets `overloaded`
     #[arg(long, env = "CENTRAL_HUB_MAX_IN_FLIGHT", value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_in_flight: u32,
@@ -138,6 +142,7 @@ impl ServeArgs {
             events_max_mib: self.events_max_mib,
             inboxes: Inboxes::new(self.inbox.iter().cloned()),
             host: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
+            trust_request_info: self.trust_request_info,
             max_in_flight: self.max_in_flight as usize,
             max_heartbeats_waiting: self.max_heartbeats_waiting as usize,
             drain_timeout: self.drain_timeout,

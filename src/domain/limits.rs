@@ -1,7 +1,10 @@
 //! How much of anything the hub takes.
 
+use serde::{Deserialize, Serialize};
+
 /// Bounds on what a request may carry. All sizes are bytes of JSON text unless a field says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// A request's whole body.
     pub body_bytes: usize,

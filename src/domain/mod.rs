@@ -1,10 +1,16 @@
 //! The rules of the hub, pure: no clock, no I/O, no logging. Time is an argument and a decision is a value.
 
 pub mod config;
+#[cfg(feature = "server")]
+pub mod gate;
 pub mod heartbeat;
 pub mod lease;
 pub mod limits;
 pub mod liveness;
 pub mod name;
+#[cfg(feature = "server")]
+pub mod schema;
+#[cfg(feature = "server")]
+pub mod secrets;
 pub mod settings;
 pub mod status;

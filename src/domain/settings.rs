@@ -1,32 +1,31 @@
 //! The hub's own settings, which live in the hub itself as the config of the service `central-hub`.
+//!
+//! A partial document is merged over the defaults. A document that the built-in schema refuses never comes into force.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[cfg(feature = "server")]
+use super::config::Violation;
+use super::limits::Limits;
 
 /// Settings of the running hub.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Registry and liveness.
     pub service_discovery: ServiceDiscovery,
-    /// What is kept of heartbeats.
+    /// What is measured and kept.
     pub health_monitoring: HealthMonitoring,
-    /// How configs are served.
+    /// How configs are kept and pushed.
     pub config_management: ConfigManagement,
-}
-
-/// What is kept of heartbeats.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HealthMonitoring {
-    /// Whether each accepted heartbeat leaves a row in `health_metrics`.
-    pub record_heartbeats: bool,
-}
-
-/// How configs are served.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ConfigManagement {
-    /// How long memory may answer after the hub lost its own watch, in seconds.
-    pub config_cache_ttl_seconds: f64,
+    /// Bounds on requests.
+    pub limits: Limits,
 }
 
 /// Registry and liveness.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ServiceDiscovery {
     /// The interval of an instance that asks for none, in seconds.
     pub heartbeat_interval_seconds: f64,
@@ -38,17 +37,179 @@ pub struct ServiceDiscovery {
     pub deregister_after_seconds: f64,
 }
 
-impl Default for Settings {
+impl Default for ServiceDiscovery {
     fn default() -> Self {
         Self {
-            service_discovery: ServiceDiscovery {
-                heartbeat_interval_seconds: 30.0,
-                service_timeout_seconds: 90.0,
-                auto_deregister_dead_services: true,
-                deregister_after_seconds: 600.0,
-            },
-            health_monitoring: HealthMonitoring { record_heartbeats: true },
-            config_management: ConfigManagement { config_cache_ttl_seconds: 300.0 },
+            heartbeat_interval_seconds: 30.0,
+            service_timeout_seconds: 90.0,
+            auto_deregister_dead_services: true,
+            deregister_after_seconds: 600.0,
+        }
+    }
+}
+
+/// What is measured and kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthMonitoring {
+    /// How often infrastructure is probed, in seconds.
+    pub check_interval_seconds: f64,
+    /// What is probed: names of well-known components, or components in full.
+    pub infrastructure_components: Vec<Value>,
+    /// Whether each accepted heartbeat leaves a row in `health_metrics`.
+    pub record_heartbeats: bool,
+    /// How many days rows are kept.
+    pub retention_days: u32,
+}
+
+impl Default for HealthMonitoring {
+    fn default() -> Self {
+        Self {
+            check_interval_seconds: 60.0,
+            infrastructure_components: ["postgresql", "nats", "kafka", "clickhouse"].map(Value::from).to_vec(),
+            record_heartbeats: true,
+            retention_days: 7,
+        }
+    }
+}
+
+/// How configs are kept and pushed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigManagement {
+    /// Off: only the active version of each config is kept.
+    pub enable_versioning: bool,
+    /// Off: a change freeze. Commits are stored, KV stays as it is until it is on again.
+    pub enable_hot_reload: bool,
+    /// How long memory may answer after the hub lost its own watch, in seconds.
+    pub config_cache_ttl_seconds: f64,
+    /// How many versions of each config are kept; 0: all.
+    pub keep_versions: u32,
+}
+
+impl Default for ConfigManagement {
+    fn default() -> Self {
+        Self { enable_versioning: true, enable_hot_reload: true, config_cache_ttl_seconds: 300.0, keep_versions: 0 }
+    }
+}
+
+impl ConfigManagement {
+    /// How many versions of each config are kept; `None`: all.
+    #[must_use]
+    pub fn versions_kept(&self) -> Option<i64> {
+        match (self.enable_versioning, self.keep_versions) {
+            (false, _) => Some(1),
+            (true, 0) => None,
+            (true, kept) => Some(kept.into()),
+        }
+    }
+}
+
+/// Settings of a hub and what a person should look at.
+#[cfg(feature = "server")]
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// What a person should look at.
+    pub warnings: Vec<String>,
+}
+
+#[cfg(feature = "server")]
+impl Settings {
+    /// Reads the config of the service `central-hub`, merged over the defaults.
+    ///
+    /// # Errors
+    /// Where it breaks the built-in schema.
+    pub fn load(config: &Value) -> Result<Loaded, Vec<Violation>> {
+        let violations = violations(config);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let operational = config.get("operational").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let settings = serde_json::from_value(operational.clone())
+            .map_err(|error| vec![Violation { path: "/operational".into(), message: error.to_string() }])?;
+        let mut warnings = Vec::new();
+        if operational.get("server_settings").is_some() {
+            warnings.push("/operational/server_settings is not used: the hub has no HTTP server".to_owned());
+        }
+        Ok(Loaded { settings, warnings })
+    }
+}
+
+/// Where a config of the service `central-hub` breaks the built-in schema, and the rules between its fields.
+#[cfg(feature = "server")]
+#[must_use]
+pub fn violations(config: &Value) -> Vec<Violation> {
+    use super::schema::Schema;
+    use std::sync::LazyLock;
+
+    #[allow(clippy::expect_used, reason = "the schema is a constant; a test compiles it")]
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+        let text = include_str!("settings.schema.json");
+        Schema::compile(&serde_json::from_str(text).expect("a constant")).expect("a constant schema")
+    });
+    let mut violations = SCHEMA.violations(config);
+    let number = |pointer: &str| config.pointer(pointer).and_then(Value::as_u64);
+    let (default, most) = (number("/operational/limits/page_default"), number("/operational/limits/page_max"));
+    let defaults = Limits::default();
+    if default.unwrap_or(defaults.page_default.into()) > most.unwrap_or(defaults.page_max.into()) {
+        violations.push(Violation {
+            path: "/operational/limits/page_default".into(),
+            message: "must not be above page_max".into(),
+        });
+    }
+    violations
+}
+
+#[cfg(all(test, feature = "server"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_partial_document_is_merged_over_the_defaults() {
+        let config = json!({ "operational": { "service_discovery": { "service_timeout_seconds": 45 } } });
+        let loaded = Settings::load(&config).unwrap();
+        assert_eq!(loaded.settings.service_discovery.service_timeout_seconds, 45.0);
+        assert_eq!(loaded.settings.service_discovery.heartbeat_interval_seconds, 30.0);
+        assert_eq!(Settings::load(&json!({})).unwrap(), Loaded::default());
+    }
+
+    #[test]
+    fn the_defaults_satisfy_the_schema_as_written() {
+        let written = json!({ "operational": Settings::default() });
+        assert_eq!(Settings::load(&written).unwrap().settings, Settings::default());
+    }
+
+    #[test]
+    fn what_older_documents_say_is_taken_with_a_warning() {
+        let config = json!({ "operational": { "server_settings": { "host": "0.0.0.0", "port": 8001, "workers": 4 } } });
+        assert_eq!(Settings::load(&config).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_place() {
+        for (config, path) in [
+            (
+                json!({ "operational": { "service_discovery": { "heartbeat_interval_seconds": 0 } } }),
+                "/operational/service_discovery/heartbeat_interval_seconds",
+            ),
+            (
+                json!({ "operational": { "service_discovery": { "service_timeout_seconds": "90" } } }),
+                "/operational/service_discovery/service_timeout_seconds",
+            ),
+            (json!({ "operational": { "service_discovry": {} } }), "/operational"),
+            (
+                json!({ "operational": { "config_management": { "keep_versions": -1 } } }),
+                "/operational/config_management/keep_versions",
+            ),
+            (json!({ "operational": { "limits": { "page_max": 10 } } }), "/operational/limits/page_default"),
+            (json!({ "operational": [] }), "/operational"),
+        ] {
+            let violations = Settings::load(&config).unwrap_err();
+            assert!(violations.iter().any(|violation| violation.path == path), "{config}: {violations:?}");
         }
     }
 }

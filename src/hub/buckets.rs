@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::nats::Connection;
 use super::projector::Projector;
 use super::streams;
-use crate::store::Store;
+use crate::store::epoch::Standing;
+use crate::store::{Store, StoreError};
 use crate::wire::bucket::{Bucket, Key};
 
 /// How often the stream behind the bucket is looked at: a watch notices neither a purge nor a recreated stream.
@@ -94,13 +95,19 @@ impl BucketKeeper {
         let mut generation = self.connection.generation.clone();
         generation.mark_unchanged();
         let jetstream = self.connection.jetstream();
-        let mut stream = streams::ensure(&jetstream, &self.config).await?;
+        // Before the keys are compared: what changes after this shows at the next look.
+        let mut standing = self.store.standing().await?;
+        let noted = u64::try_from(self.store.stream_sequence(&self.config.name).await?.unwrap_or(0))?;
+        let known = noted.max(self.projector.own_writes().last());
+        let mut stream = streams::ensure(&jetstream, &self.config, known).await?;
+        self.catch_up(&stream, known).await;
         let kv = jetstream.get_key_value(&self.name).await?;
         self.projector.attach(Some(kv.clone()));
         let mut watch = kv.watch_with_history(">").await?;
         self.compare_all().await?;
         let info = stream.info().await?;
         let (created, mut last) = (info.created, info.state.clone());
+        self.note_sequence(&last).await?;
         self.sight.gained();
         *failures = 0;
 
@@ -115,18 +122,68 @@ impl BucketKeeper {
                     None => return Ok(()),
                 },
                 _ = generation.changed() => return Ok(()),
+                () = self.projector.raised.notified() => self.compare_all().await?,
                 _ = look.tick() => {
                     let state = self.look(&mut stream, created).await?;
                     if state.last_sequence < last.last_sequence {
                         return Ok(());
                     }
-                    if lost_messages(&last, &state) {
-                        self.compare_all().await?;
+                    match self.follow(&last, &state, &mut standing).await {
+                        Ok(true) => last = state,
+                        Ok(false) => return Ok(()),
+                        // Nobody can change anything meanwhile; the next look looks at the same again.
+                        Err(error) => tracing::debug!(bucket = self.name, cause = %error.chain(), "not looked at"),
                     }
-                    last = state;
                 }
             }
         }
+    }
+
+    /// Does what a look calls for; `false` when only a new start does, because Postgres is another one than before and
+    /// what KV has in excess must be found.
+    async fn follow(&self, last: &State, state: &State, standing: &mut Standing) -> Result<bool, StoreError> {
+        let now = self.store.standing().await?;
+        if now.database != standing.database {
+            tracing::debug!(bucket = self.name, "PostgreSQL was restarted or restored: all keys are compared");
+            if let Some(epoch) = self.store.recognise().await? {
+                tracing::warn!(epoch, "another database than before, restored or promoted: the epoch was raised");
+            }
+            return Ok(false);
+        }
+        if state.last_sequence > last.last_sequence {
+            self.note_sequence(state).await?;
+        }
+        if now != *standing || lost_messages(last, state) {
+            self.compare_all().await?;
+            *standing = now;
+        }
+        Ok(true)
+    }
+
+    /// Sees to it that a stream that was restored from an older copy (or made anew by a server before 2.10, or by
+    /// somebody else) goes on counting where no stream before it was: watchers of that one would hear nothing until then.
+    /// It is filled anew after that. A watcher that stays deaf is no reason to leave the others without the truth.
+    async fn catch_up(&self, stream: &Stream, known: u64) {
+        let last = stream.cached_info().state.last_sequence;
+        if last >= known && last > 0 {
+            return;
+        }
+        let next = streams::beyond(known);
+        let purged = stream.purge().sequence(next).await;
+        if known > 0 {
+            tracing::warn!(bucket = self.name, last, known, next, "the stream went back: it goes on after that");
+        }
+        if let Err(error) = purged {
+            tracing::error!(
+                bucket = self.name, cause = %error,
+                "the stream can't be moved on: clients that watched it may miss what is published, until they look again"
+            );
+        }
+    }
+
+    async fn note_sequence(&self, state: &State) -> Result<(), StoreError> {
+        let sequence = i64::try_from(state.last_sequence).map_err(StoreError::defect)?;
+        self.store.note_stream_sequence(&self.config.name, sequence).await
     }
 
     /// The stream's state.
@@ -142,21 +199,21 @@ impl BucketKeeper {
     }
 
     /// Has every key that Postgres knows compared with KV. (Keys that only KV has come through the watch.)
-    async fn compare_all(&self) -> Result<(), Failure> {
+    async fn compare_all(&self) -> Result<(), StoreError> {
         let keys = match self.bucket {
             Bucket::Config => self.store.config_keys().await?,
             Bucket::Services => self.store.instance_keys().await?,
         };
-        self.projector.mark(keys);
+        self.projector.mark_all(keys);
         Ok(())
     }
 
     async fn note(&self, jetstream: &Context, entry: kv::Entry) {
-        if self.projector.is_own(entry.revision) {
+        if self.projector.own_writes().deliver(entry.revision) {
             return;
         }
         match Key::parse(self.bucket, &entry.key) {
-            Some(key) => self.projector.mark([key]),
+            Some(key) => self.projector.mark_seen(key, entry.revision),
             None if entry.operation == kv::Operation::Put => match self.purge_stranger(jetstream, &entry).await {
                 Ok(()) => tracing::warn!(bucket = self.name, "a key that the hub never writes was removed"),
                 Err(error) => tracing::warn!(bucket = self.name, cause = %error, "a foreign key can't be removed"),

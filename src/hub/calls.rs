@@ -8,15 +8,14 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::Hub;
+use super::config_calls::compiles;
 use super::serve::{Call, encode, explain};
-use crate::domain::config::Position;
 use crate::domain::heartbeat::{Applied, Report};
 use crate::domain::liveness;
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
 use crate::store::heartbeat::Beat;
 use crate::wire::bucket::Key;
-use crate::wire::config::{ConfigChange, ConfigGet, ConfigHistory, ConfigList, ConfigSet, ConfigsPage, History};
 use crate::wire::health::{Health, HubHealth, NatsHealth, PostgresHealth, ProjectionHealth};
 use crate::wire::registry::{
     Deregister, Deregistered, Heartbeat, HeartbeatAck, Instance, Register, Registered, Service, ServicesDrain,
@@ -24,22 +23,16 @@ use crate::wire::registry::{
 };
 use crate::wire::{Endpoint, Error, ErrorCode, Fields, Request};
 
-/// How long a config call waits for KV before it says `published: false`.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// How long `hub.health` waits for Postgres, and for NATS.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Room that a config leaves in a message for what stands beside it in KV and in an answer, in bytes: author and comment
-/// may have 1,000 characters of six bytes each.
-const CONFIG_MARGIN: usize = 16_384;
 
 /// Room that a page leaves in a message for what surrounds its rows, in bytes.
 const PAGE_MARGIN: usize = 4_096;
 
 impl Hub {
     fn decode<R: Request>(&self, call: &Call) -> Result<R, Error> {
-        let mut fields = Fields::parse(&call.body, call.service.as_deref(), &self.options.limits)?;
+        let settings = self.settings.borrow();
+        let mut fields = Fields::parse(&call.body, call.service.as_deref(), &settings.limits)?;
         let request = R::decode(&mut fields)?;
         fields.finish()?;
         Ok(request)
@@ -58,7 +51,15 @@ impl Hub {
             Endpoint::ServicesGet => encode(&self.services_get(self.decode(call)?).await?),
             Endpoint::ServicesDrain => encode(&self.services_drain(self.decode(call)?).await?),
             Endpoint::ConfigGet => self.config_get(self.decode(call)?).await,
-            Endpoint::ConfigSet => encode(&self.config_set(self.decode(call)?).await?),
+            Endpoint::ConfigSet => encode(&self.config_set(self.decode(call)?, call).await?),
+            Endpoint::ConfigPatch => encode(&self.config_patch(self.decode(call)?, call).await?),
+            Endpoint::ConfigRollback => encode(&self.config_rollback(self.decode(call)?, call).await?),
+            Endpoint::ConfigDelete => encode(&self.config_delete(self.decode(call)?, call).await?),
+            Endpoint::ConfigDiff => encode(&self.config_diff(self.decode(call)?).await?),
+            Endpoint::ConfigValidate => encode(&self.config_validate(self.decode(call)?).await?),
+            Endpoint::ConfigStatus => encode(&self.config_status(self.decode(call)?).await?),
+            Endpoint::SchemaGet => encode(&self.schema_get(self.decode(call)?).await?),
+            Endpoint::SchemaSet => encode(&self.schema_set(self.decode(call)?).await?),
             Endpoint::ConfigHistory => encode(&self.config_history(self.decode(call)?).await?),
             Endpoint::ConfigList => encode(&self.config_list(self.decode(call)?).await?),
             Endpoint::Health => {
@@ -76,7 +77,7 @@ impl Hub {
         self.memory_is_current().then(|| self.memory.get(call.service.as_deref()?)?.answer.clone()).flatten()
     }
 
-    fn memory_is_current(&self) -> bool {
+    pub(super) fn memory_is_current(&self) -> bool {
         let ttl = self.settings.borrow().config_management.config_cache_ttl_seconds;
         self.config_sight.within(Duration::from_secs_f64(ttl))
     }
@@ -88,6 +89,9 @@ impl Hub {
             (None, ..) => generated_id()?,
         };
         let service = request.service_name.as_str();
+        if let Some(schema) = &request.config_schema {
+            compiles("config_schema", schema).await?;
+        }
         let made = self
             .store
             .register(&request, &instance_id)
@@ -123,7 +127,13 @@ impl Hub {
             },
         };
         let service_name = request.service_name;
+        let runs = report.applied.revision;
         let heard = self.heartbeats.take(Beat { service_name: service_name.clone(), report, metrics }).await?;
+        if let (Some(runs), Some(should)) = (runs, heard.config)
+            && runs > should.revision
+        {
+            self.weigh_hearsay(&service_name, &heard.instance_id, runs).await;
+        }
         let default_interval = self.settings.borrow().service_discovery.heartbeat_interval_seconds;
         Ok(HeartbeatAck {
             service_name,
@@ -132,6 +142,33 @@ impl Hub {
             config: heard.config,
             heartbeat_interval_seconds: heard.interval_seconds.unwrap_or(default_interval),
         })
+    }
+
+    /// An instance says that it runs something newer than what Postgres has: then Postgres went back, and the epoch is
+    /// raised so that the instance takes what is in force now.
+    async fn weigh_hearsay(&self, service: &ServiceName, instance: &InstanceId, runs: i64) {
+        let raised = async {
+            let active = self.store.configs_active(&[service.as_str()]).await?;
+            let Some(head) = active.first().map(|active| active.position).filter(|head| runs > head.revision) else {
+                return Ok(None);
+            };
+            self.store.raise_epoch(head.epoch, &format!("{service}.{instance} runs revision {runs}"), true).await
+        };
+        match raised.await {
+            Ok(None) => {}
+            Ok(Some(epoch)) => {
+                let (service, instance) = (service.as_str(), instance.as_str());
+                tracing::warn!(
+                    epoch,
+                    service,
+                    instance,
+                    runs,
+                    "an instance runs a newer config than Postgres has: the epoch was raised"
+                );
+                self.configs.raised.notify_one();
+            }
+            Err(error) => tracing::debug!(cause = %error.chain(), "the epoch was not looked at"),
+        }
     }
 
     async fn deregister(&self, request: Deregister) -> Result<Deregistered, Error> {
@@ -147,7 +184,7 @@ impl Hub {
         let cursor = request.cursor.as_deref().unwrap_or(".");
         let after =
             cursor.split_once('.').ok_or_else(|| Error::field("cursor", "must be a next_cursor of this list"))?;
-        let limit = request.limit.unwrap_or(self.options.limits.page_default);
+        let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
         let rows = self.store.instances_page(&request, after, limit).await;
         let rows = rows.map_err(|error| explain(&error, "services list", None))?;
         let (services, more) = self.page(rows, limit);
@@ -177,89 +214,8 @@ impl Hub {
         Ok(instance)
     }
 
-    async fn config_get(&self, request: ConfigGet) -> Result<Bytes, Error> {
-        let service = &request.service_name;
-        let failed = |error| explain(&error, "config get", Some(service.as_str()));
-        if let Some(version) = request.version {
-            let config = self.store.config_version(service, version).await.map_err(failed)?;
-            let config = config.ok_or_else(|| no_such_version(service, version))?;
-            check_revision(service, config.revision, request.min_revision)?;
-            return encode(&config);
-        }
-        let enough = |position: Position| request.min_revision.is_none_or(|least| position.revision >= least);
-        let remembered = if self.memory_is_current() { self.memory.get(service.as_str()) } else { None };
-        let current = match remembered.filter(|remembered| enough(remembered.position)) {
-            Some(remembered) => remembered,
-            None => {
-                let active = self.store.configs_active(&[service.as_str()]).await.map_err(failed)?;
-                let active = active.first().ok_or_else(|| no_such_config(service))?;
-                self.memory.offer(active)
-            }
-        };
-        check_revision(service, current.position.revision, request.min_revision)?;
-        current.answer.clone().ok_or_else(|| no_such_config(service))
-    }
-
-    async fn config_set(&self, request: ConfigSet) -> Result<ConfigChange, Error> {
-        let service = request.service_name.clone();
-        if let Some(deadline) = request.deadline {
-            check_deadline(deadline, OffsetDateTime::now_utc())?;
-        }
-        // What no message can carry would reach no watcher.
-        let carried = self.requests.client.max_payload().saturating_sub(CONFIG_MARGIN);
-        let outcome = self.store.config_set(&request, self.options.limits.config_bytes.min(carried)).await;
-        let outcome = outcome.map_err(|error| explain(&error, "config set", Some(service.as_str())))?;
-        let published = match &outcome.active {
-            None => false,
-            Some(active) => {
-                self.memory.offer(active);
-                if outcome.changed {
-                    tracing::info!(
-                        service = service.as_str(),
-                        version = outcome.version,
-                        revision = outcome.position.revision,
-                        "config published"
-                    );
-                }
-                let projected = self.configs.project(Key::Config(service.clone()));
-                let published = tokio::time::timeout(PUBLISH_TIMEOUT, projected).await;
-                self.committed.notify_one();
-                matches!(published, Ok(Ok(())))
-            }
-        };
-        Ok(ConfigChange {
-            service_name: service,
-            version: outcome.version,
-            revision: outcome.position.revision,
-            epoch: outcome.position.epoch,
-            changed: outcome.changed,
-            published,
-            warnings: Vec::new(),
-        })
-    }
-
-    async fn config_history(&self, request: ConfigHistory) -> Result<History, Error> {
-        let service = &request.service_name;
-        let limit = request.limit.unwrap_or(self.options.limits.page_default);
-        let history = self.store.config_history(service, request.before_revision, limit).await;
-        let (activations, versions) =
-            history.map_err(|error| explain(&error, "config history", Some(service.as_str())))?;
-        if activations.is_empty() && request.before_revision.is_none() {
-            return Err(no_such_config(service));
-        }
-        Ok(History { activations, versions })
-    }
-
-    async fn config_list(&self, request: ConfigList) -> Result<ConfigsPage, Error> {
-        let limit = request.limit.unwrap_or(self.options.limits.page_default);
-        let rows = self.store.configs_page(request.cursor.as_deref().unwrap_or_default(), limit).await;
-        let (configs, more) = self.page(rows.map_err(|error| explain(&error, "config list", None))?, limit);
-        let last = configs.last().map(|last| last.service_name.to_string());
-        Ok(ConfigsPage { next_cursor: last.filter(|_| more), configs })
-    }
-
     /// Cuts rows to `limit`, and to what one message can carry; tells whether any were left.
-    fn page<T: Serialize>(&self, mut rows: Vec<T>, limit: u32) -> (Vec<T>, bool) {
+    pub(super) fn page<T: Serialize>(&self, mut rows: Vec<T>, limit: u32) -> (Vec<T>, bool) {
         let all = rows.len();
         let mut room = self.requests.client.max_payload().saturating_sub(PAGE_MARGIN);
         let fits = |row: &T| {
@@ -347,38 +303,4 @@ fn choose(instances: &[Instance]) -> Option<&Instance> {
 
 fn no_such_service(service: &ServiceName) -> Error {
     Error::new(ErrorCode::NotFound, format!("no instance of {service} is registered; hub.services.list tells who is"))
-}
-
-fn no_such_config(service: &ServiceName) -> Error {
-    Error::new(ErrorCode::NotFound, format!("{service} has no config in force; hub.config.set gives it one"))
-}
-
-fn no_such_version(service: &ServiceName, version: i64) -> Error {
-    Error::new(
-        ErrorCode::NotFound,
-        format!("{service} has no config version {version}; hub.config.history tells which there are"),
-    )
-    .with("field", "version")
-}
-
-fn check_revision(service: &ServiceName, revision: i64, least: Option<i64>) -> Result<(), Error> {
-    match least {
-        Some(least) if revision < least => Err(Error::new(
-            ErrorCode::NotFound,
-            format!("{service} has no config of revision {least} or newer; the newest is {revision}"),
-        )
-        .with("field", "min_revision")
-        .with("revision", revision)),
-        _ => Ok(()),
-    }
-}
-
-fn check_deadline(deadline: OffsetDateTime, now: OffsetDateTime) -> Result<(), Error> {
-    if now <= deadline {
-        return Ok(());
-    }
-    let now = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
-    Err(Error::new(ErrorCode::Expired, "deadline: it has passed, nothing was done")
-        .with("field", "deadline")
-        .with("now", now))
 }

@@ -64,6 +64,12 @@ impl Leader {
                 term.hearing.interrupt();
                 tracing::debug!(cause = %error.chain(), "the leader's pass will be tried again");
             }
+            // Apart from the sweep: nobody's liveness may hang on it.
+            if let Some(token) = term.token
+                && let Err(error) = self.care_for_configs(token).await
+            {
+                tracing::debug!(cause = %error.chain(), "the care for configs will be tried again");
+            }
             let leads = term.token.is_some();
             if self.leads.swap(leads, Ordering::Relaxed) != leads {
                 tracing::info!(leads, "leadership");
@@ -117,6 +123,20 @@ impl Leader {
             None => term.token = None,
         }
         Ok(())
+    }
+
+    /// What instances should run follows what is committed, outside a change freeze; who stays behind raises an alert;
+    /// answers that nobody may ask for any more are forgotten.
+    async fn care_for_configs(&self, token: Token) -> Result<(), StoreError> {
+        let settings = self.settings.borrow().clone();
+        if settings.config_management.enable_hot_reload {
+            self.store.push_configs().await?;
+        }
+        let default_interval = settings.service_discovery.heartbeat_interval_seconds;
+        if self.store.alert_config_behind(token, default_interval).await? {
+            self.committed.notify_one();
+        }
+        self.store.forget_requests().await
     }
 
     fn tell(&self, swept: &Swept) {

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::domain::config::Position;
+use crate::domain::name::ServiceName;
 use crate::store::config::Active;
 
 /// A service's active config, ready to be sent.
@@ -30,19 +32,45 @@ struct Contents {
 pub struct Memory {
     contents: RwLock<Contents>,
     max_bytes: usize,
+    /// The hub's own config, whenever it changes.
+    own: watch::Sender<Option<Active>>,
 }
 
 impl Memory {
     /// Keeps `max_bytes` of answers at the most.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Self { contents: RwLock::default(), max_bytes }
+        Self { contents: RwLock::default(), max_bytes, own: watch::Sender::new(None) }
+    }
+
+    /// The hub's own config and its changes.
+    #[must_use]
+    pub fn own_config(&self) -> watch::Receiver<Option<Active>> {
+        self.own.subscribe()
     }
 
     /// What is remembered of a service.
     #[must_use]
     pub fn get(&self, service: &str) -> Option<Arc<Remembered>> {
         self.contents.read().unwrap_or_else(PoisonError::into_inner).by_service.get(service).cloned()
+    }
+
+    /// All services of which something is remembered.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceName> {
+        let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
+        contents.by_service.keys().filter_map(|service| service.parse().ok()).collect()
+    }
+
+    /// Forgets a service that Postgres says has no config, nor ever had one.
+    pub fn forget(&self, service: &str) {
+        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(forgotten) = contents.by_service.remove(service) {
+            contents.bytes -= size(&forgotten);
+            if service == ServiceName::HUB {
+                self.own.send_replace(None);
+            }
+        }
     }
 
     /// Takes what Postgres said, unless something newer is remembered.
@@ -53,6 +81,9 @@ impl Memory {
         let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = contents.by_service.get(service).filter(|kept| kept.position > offered.position) {
             return Arc::clone(kept);
+        }
+        if service == ServiceName::HUB {
+            self.own.send_replace(Some(active.clone()));
         }
         contents.bytes += size(&offered);
         if let Some(replaced) = contents.by_service.insert(service.to_owned(), Arc::clone(&offered)) {
@@ -110,6 +141,16 @@ mod tests {
         assert_eq!(memory.get("a").unwrap().position.revision, 2);
         memory.offer(&active("a", 3, 1));
         assert_eq!(memory.get("a").unwrap().position.revision, 3);
+    }
+
+    #[test]
+    fn what_is_forgotten_may_come_back_older() {
+        let memory = Memory::new(10_000);
+        memory.offer(&active(ServiceName::HUB, 2, 1));
+        memory.forget(ServiceName::HUB);
+        assert!(memory.get(ServiceName::HUB).is_none() && memory.own_config().borrow().is_none());
+        assert_eq!(memory.contents.read().unwrap().bytes, 0);
+        assert_eq!(memory.offer(&active(ServiceName::HUB, 1, 1)).position.revision, 1);
     }
 
     #[test]

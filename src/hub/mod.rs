@@ -4,7 +4,10 @@
 
 pub mod buckets;
 pub mod calls;
+pub mod config_calls;
 pub mod discovery;
+pub mod due;
+pub mod evidence;
 pub mod heartbeats;
 pub mod leader;
 pub mod memory;
@@ -14,6 +17,7 @@ pub mod outbox;
 pub mod presence;
 pub mod projector;
 pub mod serve;
+pub mod settings;
 pub mod streams;
 pub mod throttle;
 
@@ -26,6 +30,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::name::ServiceName;
 use crate::domain::settings::Settings;
 use crate::store::migrate::{self, SchemaError};
 use crate::store::{Store, StoreError};
@@ -40,6 +45,7 @@ use outbox::Outbox;
 use presence::Presence;
 use projector::Projector;
 use serve::Responder;
+use settings::SettingsKeeper;
 use throttle::Throttle;
 
 /// Room for active configs in memory, in bytes.
@@ -135,10 +141,18 @@ impl Running {
         let store = Store::new(&options.database, replica_id, options.database_connections)?;
 
         let memory = Arc::new(Memory::new(MEMORY_BYTES));
-        let projector = |bucket| Arc::new(Projector::new(bucket, store.clone(), Arc::clone(&memory)));
-        let (configs, services) = (projector(Bucket::Config), projector(Bucket::Services));
+        if let Some(epoch) = store.recognise().await? {
+            tracing::warn!(epoch, "another database than before, restored or promoted: the epoch was raised");
+        }
         let committed = Arc::new(Notify::new());
-        let (_, settings) = watch::channel(options.settings.clone());
+        let (settings_source, settings) = watch::channel(options.settings.clone());
+        let settings_keeper = SettingsKeeper::new(&memory, options.settings.clone(), settings_source);
+        for active in store.configs_active(&[ServiceName::HUB]).await? {
+            memory.offer(&active);
+        }
+        settings_keeper.load();
+        let projector = |bucket| Arc::new(Projector::new(bucket, store.clone(), Arc::clone(&memory), settings.clone()));
+        let (configs, services) = (projector(Bucket::Config), projector(Bucket::Services));
         let (heartbeats, heartbeat_writer) = heartbeats::queue(
             options.max_heartbeats_waiting,
             store.clone(),
@@ -175,7 +189,7 @@ impl Running {
             give_up: CancellationToken::new(),
         };
         running.start_projection(&services);
-        running.start_passes(heartbeat_writer, interruptions);
+        running.start_passes(heartbeat_writer, settings_keeper, interruptions);
         running.start_serving(started_at).await?;
         Ok(running)
     }
@@ -227,9 +241,14 @@ impl Running {
         });
     }
 
-    /// The writer of heartbeats, the leader's work, and this replica's own record.
-    fn start_passes(&self, writer: HeartbeatWriter, interruptions: Arc<Interruptions>) {
+    /// The hub's own settings, the writer of heartbeats, the leader's work, and this replica's own record.
+    fn start_passes(&self, writer: HeartbeatWriter, keeper: SettingsKeeper, interruptions: Arc<Interruptions>) {
         let hub = &self.hub;
+        let (keeper, stop) = (Arc::new(keeper), self.passing.clone());
+        supervise(&self.passes, "settings", move || {
+            let (keeper, stop) = (Arc::clone(&keeper), stop.clone());
+            async move { keeper.run(stop).await }
+        });
         // Behind a lock so that a supervised restart finds the same queue.
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
         let stop = self.passing.clone();

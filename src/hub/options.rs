@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::limits::Limits;
 use crate::domain::name::InstanceId;
 use crate::domain::settings::Settings;
 use crate::store::DatabaseOptions;
@@ -42,8 +41,9 @@ pub struct Options {
     pub max_heartbeats_waiting: usize,
     /// How long a stop waits for what is in flight.
     pub drain_timeout: Duration,
-    /// Bounds on requests.
-    pub limits: Limits,
+    /// Whether the user in `Nats-Request-Info` is believed: only right where every request comes across an account import
+    /// with sharing.
+    pub trust_request_info: bool,
     /// Settings that hold while the hub's own config says nothing else.
     pub settings: Settings,
 }
@@ -68,7 +68,7 @@ impl Options {
             max_in_flight: 512,
             max_heartbeats_waiting: 8_192,
             drain_timeout: Duration::from_secs(10),
-            limits: Limits::default(),
+            trust_request_info: false,
             settings: Settings::default(),
         }
     }

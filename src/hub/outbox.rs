@@ -102,7 +102,7 @@ impl Outbox {
             .await;
             if let Some(Err(error)) = sent.into_iter().find(Result::is_err) {
                 // The stream may be gone: make sure of it for the next round.
-                streams::ensure(&jetstream, &self.config).await?;
+                streams::ensure(&jetstream, &self.config, 0).await?;
                 return Err(error);
             }
             let rows: Vec<i64> = batch.iter().map(|item| item.row).collect();
@@ -112,7 +112,8 @@ impl Outbox {
 
     /// Waits until KV shows what the events changed.
     async fn project(&self, batch: &[Unpublished]) -> Result<(), Failure> {
-        let waiting = batch.iter().filter_map(Unpublished::key).map(|key| match key.bucket() {
+        // What a change freeze holds back is brought to KV at its end, not by its event.
+        let waiting = batch.iter().filter_map(Unpublished::key).filter_map(|key| match key.bucket() {
             Bucket::Config => self.configs.project(key),
             Bucket::Services => self.services.project(key),
         });

@@ -16,7 +16,13 @@ use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::due::{Due, DueKeys, OwnWrites};
+use super::evidence;
 use super::memory::Memory;
+use crate::domain::config::Position;
+use crate::domain::name::ServiceName;
+use crate::domain::settings::Settings;
+use crate::store::config::Active;
 use crate::store::{Store, StoreError};
 use crate::wire::bucket::{Bucket, Key};
 use crate::wire::registry::Instance;
@@ -24,20 +30,22 @@ use crate::wire::registry::Instance;
 /// Keys that are brought up to date together.
 const BATCH: usize = 64;
 
-/// How many of our own writes a watch may lag behind before it has to look at them as at anybody's.
-const MAX_UNSEEN: usize = 100_000;
-
 /// Brings the keys of one bucket to what Postgres says.
 pub struct Projector {
     bucket: Bucket,
     store: Store,
     memory: Arc<Memory>,
-    dirty: Mutex<HashMap<Key, Vec<oneshot::Sender<()>>>>,
+    due: DueKeys,
     wake: Notify,
+    /// Whether a change freeze is on.
+    settings: watch::Receiver<Settings>,
+    /// Keys that a change freeze holds back.
+    held: Mutex<HashSet<Key>>,
+    /// Woken when the epoch was raised, so that every key is due.
+    pub raised: Notify,
     /// The bucket, while it is known to be there.
     kv: watch::Sender<Option<kv::Store>>,
-    /// KV revisions that this replica wrote and its watch hasn't delivered yet.
-    unseen: Mutex<HashSet<u64>>,
+    own: OwnWrites,
 }
 
 /// What to do with a key.
@@ -67,62 +75,118 @@ enum PassError {
     Read(#[from] kv::EntryError),
     #[error("a record can't be encoded: {0}")]
     Encode(#[from] serde_json::Error),
+    #[error("the epoch was raised")]
+    Raised,
 }
 
 impl Projector {
     /// A projector of `bucket`, which works once [`Projector::run`] runs and [`Projector::attach`] gave it the bucket.
     #[must_use]
-    pub fn new(bucket: Bucket, store: Store, memory: Arc<Memory>) -> Self {
+    pub fn new(bucket: Bucket, store: Store, memory: Arc<Memory>, settings: watch::Receiver<Settings>) -> Self {
         Self {
             bucket,
             store,
             memory,
-            dirty: Mutex::default(),
+            due: DueKeys::default(),
             wake: Notify::new(),
+            settings,
+            held: Mutex::default(),
+            raised: Notify::new(),
             kv: watch::Sender::new(None),
-            unseen: Mutex::default(),
+            own: OwnWrites::default(),
         }
     }
 
     /// Gives it the bucket, or takes it away.
     pub fn attach(&self, kv: Option<kv::Store>) {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.own.begin();
+        self.due.forget_revisions();
         self.kv.send_replace(kv);
     }
 
     /// Asks for keys to be brought up to date.
-    pub fn mark(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in keys {
-            dirty.entry(key).or_default();
-        }
+    fn mark(&self, keys: impl IntoIterator<Item = Key>) {
+        self.due.add(keys.into_iter().filter(|key| !self.holds(key)));
         self.wake.notify_one();
     }
 
-    /// Asks for a key to be brought up to date; the receiver hears when KV has it.
-    pub fn project(&self, key: Key) -> oneshot::Receiver<()> {
-        let (done, receiver) = oneshot::channel();
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(done);
+    /// Asks for all of these keys to be brought up to date, and for those of which memory knows: all that Postgres has, and
+    /// all that it may have had.
+    pub fn mark_all(&self, keys: Vec<Key>) {
+        self.mark(keys);
+        if self.bucket == Bucket::Config {
+            self.mark(self.memory.services().into_iter().map(Key::Config));
+        }
+    }
+
+    /// Asks for a key to be brought up to date, of which a watch told a KV revision.
+    pub fn mark_seen(&self, key: Key, revision: u64) {
+        if !self.holds(&key) {
+            self.due.add_seen(key, revision);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks for a key to be brought up to date; the receiver hears when KV has it. `None` while a change freeze holds
+    /// it back.
+    pub fn project(&self, key: Key) -> Option<oneshot::Receiver<()>> {
+        let receiver = (!self.holds(&key)).then(|| self.due.add_awaited(key));
         self.wake.notify_one();
         receiver
     }
 
-    /// Whether a KV revision is a write of this replica, which its watch needn't look at.
-    pub fn is_own(&self, revision: u64) -> bool {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).remove(&revision)
+    /// Whether a change freeze is on. The hub's own config is never frozen: it is what ends a freeze.
+    fn is_frozen(&self) -> bool {
+        self.bucket == Bucket::Config && !self.settings.borrow().config_management.enable_hot_reload
+    }
+
+    /// Keeps a key for the end of the change freeze, if there is one.
+    fn holds(&self, key: &Key) -> bool {
+        // Under the lock, so that no key is kept after the end.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = matches!(key, Key::Config(service) if service.as_str() == ServiceName::HUB);
+        let holds = !own && self.is_frozen();
+        if holds {
+            held.insert(key.clone());
+        }
+        holds
+    }
+
+    /// What a key should hold is to be looked at again, when a change freeze is over.
+    fn thaw(&self) {
+        if !self.is_frozen() {
+            let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+            self.mark(held);
+        }
+    }
+
+    /// What KV holds of a key.
+    ///
+    /// # Errors
+    /// A text for people, when KV can't be asked.
+    pub async fn read(&self, key: &Key) -> Result<Option<Bytes>, String> {
+        let Some(kv) = self.kv.borrow().clone() else { return Err("the bucket isn't there yet".into()) };
+        kv.get(key.text()).await.map_err(|error| error.to_string())
+    }
+
+    /// KV revisions that this replica wrote, which its watch needn't look at.
+    pub fn own_writes(&self) -> &OwnWrites {
+        &self.own
     }
 
     /// Works until it is told to stop and nothing is left to do, or `give_up` is cancelled.
     pub async fn run(&self, stop: CancellationToken, give_up: CancellationToken) {
         let mut failures: u32 = 0;
+        let mut settings = self.settings.clone();
         loop {
-            let batch = self.take_batch();
+            let batch = self.due.take(BATCH);
             if batch.is_empty() {
                 if stop.is_cancelled() {
                     return;
                 }
                 tokio::select! {
                     () = self.wake.notified() => {}
+                    Ok(()) = settings.changed() => self.thaw(),
                     () = stop.cancelled() => {}
                 }
                 continue;
@@ -141,24 +205,12 @@ impl Projector {
         }
     }
 
-    fn take_batch(&self) -> Vec<(Key, Vec<oneshot::Sender<()>>)> {
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys: Vec<Key> = dirty.keys().take(BATCH).cloned().collect();
-        keys.into_iter().filter_map(|key| dirty.remove_entry(&key)).collect()
-    }
-
-    fn put_back(&self, key: Key, waiting: Vec<oneshot::Sender<()>>) {
-        let waiting = waiting.into_iter().filter(|waiter| !waiter.is_closed());
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().extend(waiting);
-    }
-
     /// One pass over a batch; tells whether any key was left for another.
-    async fn pass(&self, batch: Vec<(Key, Vec<oneshot::Sender<()>>)>) -> bool {
-        let keys: Vec<Key> = batch.iter().map(|(key, _)| key.clone()).collect();
+    async fn pass(&self, batch: Vec<(Key, Due)>) -> bool {
         let kv = self.kv.borrow().clone();
         let done = match kv {
             None => vec![false; batch.len()],
-            Some(kv) => match self.bring(&kv, &keys).await {
+            Some(kv) => match self.bring(&kv, &batch).await {
                 Ok(done) => done,
                 Err(error) => {
                     tracing::debug!(bucket = ?self.bucket, cause = %error, "projection will try again");
@@ -167,62 +219,145 @@ impl Projector {
             },
         };
         let mut left = false;
-        for ((key, waiting), done) in batch.into_iter().zip(done) {
+        for ((key, due), done) in batch.into_iter().zip(done) {
             if done {
-                for waiter in waiting {
+                for waiter in due.waiting {
                     let _ = waiter.send(());
                 }
             } else {
                 left = true;
-                self.put_back(key, waiting);
+                self.due.put_back(key, due);
             }
         }
         left
     }
 
-    async fn bring(&self, kv: &kv::Store, keys: &[Key]) -> Result<Vec<bool>, PassError> {
-        let mut revisions = Vec::with_capacity(keys.len());
-        for entry in join_all(keys.iter().map(|key| kv.entry(key.text()))).await {
-            let entry = entry?;
-            let value =
-                entry.as_ref().filter(|entry| entry.operation == Operation::Put).map(|entry| entry.value.clone());
-            revisions.push((entry.map_or(0, |entry| entry.revision), value));
+    async fn bring(&self, kv: &kv::Store, batch: &[(Key, Due)]) -> Result<Vec<bool>, PassError> {
+        let mut entries = Vec::with_capacity(batch.len());
+        for entry in join_all(batch.iter().map(|(key, _)| kv.entry(key.text()))).await {
+            entries.push(entry?);
         }
-        let mut wanted = self.wanted(keys).await?;
-        let steps = keys.iter().zip(revisions).map(|(key, (revision, found))| {
-            let step = step(found.as_ref(), wanted.remove(key));
-            self.take_step(kv, key, revision, step)
+        let mut wanted = match self.bucket {
+            Bucket::Config => self.wanted_configs(batch).await?,
+            Bucket::Services => self.wanted_instances(batch).await?,
+        };
+        let mut steps = Vec::with_capacity(batch.len());
+        for ((key, due), entry) in batch.iter().zip(entries) {
+            let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+            let is_stale = entry.is_some() && revision < due.seen;
+            let found = entry.filter(|entry| entry.operation == Operation::Put).map(|entry| entry.value);
+            let wanted = wanted.remove(key);
+            if self.bucket == Bucket::Config
+                && let Some(found) = &found
+            {
+                self.weigh(key, wanted.as_ref(), found).await?;
+            }
+            steps.push((key, revision, (!is_stale).then(|| step(found.as_ref(), wanted))));
+        }
+        let steps = steps.into_iter().map(|(key, revision, step)| async move {
+            match step {
+                Some(step) => self.take_step(kv, key, revision, step).await,
+                None => false,
+            }
         });
         Ok(join_all(steps).await)
     }
 
-    /// What Postgres says of the keys, as the values that KV must hold.
-    async fn wanted(&self, keys: &[Key]) -> Result<HashMap<Key, Bytes>, PassError> {
-        let mut wanted = HashMap::with_capacity(keys.len());
-        match self.bucket {
-            Bucket::Config => {
-                let names: Vec<String> = keys.iter().map(Key::text).collect();
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                for active in self.store.configs_active(&names).await? {
-                    self.memory.offer(&active);
-                    let value = serde_json::to_vec(&active.entry())?;
-                    wanted.insert(Key::Config(active.service_name), value.into());
-                }
+    /// Looks whether what stands in KV tells that Postgres went back.
+    async fn weigh(&self, key: &Key, wanted: Option<&Bytes>, found: &Bytes) -> Result<(), PassError> {
+        if wanted == Some(found) {
+            return Ok(());
+        }
+        let epoch = match wanted.and_then(|wanted| serde_json::from_slice::<Position>(wanted).ok()) {
+            Some(position) => position.epoch,
+            None => self.store.epoch().await?,
+        };
+        match evidence::against(epoch, wanted, found) {
+            Some(claimed) => self.went_back(claimed, epoch, &format!("KV has {} at", key.text())).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Raises the epoch above `claimed`: somebody has something newer than what Postgres has in `epoch`, and would take
+    /// nothing older.
+    ///
+    /// # Errors
+    /// [`PassError::Raised`] when Postgres must be read again; not so when nothing helps.
+    async fn went_back(&self, claimed: Position, epoch: i64, who: &str) -> Result<(), PassError> {
+        let evidence = format!("{who} {}/{}", claimed.epoch, claimed.revision);
+        if let Some(epoch) = self.store.raise_epoch(claimed.epoch, &evidence, false).await? {
+            tracing::warn!(
+                epoch,
+                evidence,
+                "something newer is known than Postgres has: the epoch was raised, all configs are published anew"
+            );
+            self.raised.notify_one();
+            return Err(PassError::Raised);
+        }
+        // Or somebody else raised it for the same reason, after Postgres was read.
+        if self.store.epoch().await? > epoch { Err(PassError::Raised) } else { Ok(()) }
+    }
+
+    /// What Postgres says of configs, as the values that KV must hold.
+    async fn wanted_configs(&self, batch: &[(Key, Due)]) -> Result<HashMap<Key, Bytes>, PassError> {
+        let names: Vec<String> = batch.iter().map(|(key, _)| key.text()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut actives: HashMap<String, Active> = HashMap::with_capacity(names.len());
+        for active in self.store.configs_active(&names).await? {
+            actives.insert(active.service_name.to_string(), active);
+        }
+        let mut wanted = HashMap::with_capacity(names.len());
+        for name in names {
+            if let Some(active) = self.remember(name, actives.remove(name)).await? {
+                let value = serde_json::to_vec(&active.entry())?;
+                wanted.insert(Key::Config(active.service_name), value.into());
             }
-            Bucket::Services => {
-                let pairs: Vec<(&str, &str)> = keys
-                    .iter()
-                    .filter_map(|key| match key {
-                        Key::Instance(service, instance) => Some((service.as_str(), instance.as_str())),
-                        Key::Config(_) => None,
-                    })
-                    .collect();
-                for instance in self.store.instances_by_key(&pairs).await? {
-                    let record = Instance { last_heartbeat: None, ..instance };
-                    let value = serde_json::to_vec(&record)?;
-                    wanted.insert(Key::Instance(record.service_name, record.instance_id), value.into());
-                }
+        }
+        Ok(wanted)
+    }
+
+    /// Offers memory what Postgres said of a service. What memory has may be newer: either it was changed while it was
+    /// read, or Postgres went back.
+    async fn remember(&self, service: &str, active: Option<Active>) -> Result<Option<Active>, PassError> {
+        let remembered = match &active {
+            Some(active) => Some(self.memory.offer(active).position),
+            None => self.memory.get(service).map(|remembered| remembered.position),
+        };
+        let position = |active: &Option<Active>| active.as_ref().map(|active| active.position);
+        let Some(remembered) = remembered.filter(|remembered| Some(*remembered) > position(&active)) else {
+            return Ok(active);
+        };
+        let again = self.store.configs_active(&[service]).await?.into_iter().next();
+        if position(&again) < Some(remembered) {
+            let epoch = match position(&again) {
+                Some(position) => position.epoch,
+                None => self.store.epoch().await?,
+            };
+            if remembered.epoch >= epoch {
+                self.went_back(remembered, epoch, &format!("the hub had {service} at")).await?;
             }
+            self.memory.forget(service);
+        }
+        if let Some(again) = &again {
+            self.memory.offer(again);
+        }
+        Ok(again)
+    }
+
+    /// What Postgres says of instances, as the values that KV must hold.
+    async fn wanted_instances(&self, batch: &[(Key, Due)]) -> Result<HashMap<Key, Bytes>, PassError> {
+        let pairs: Vec<(&str, &str)> = batch
+            .iter()
+            .filter_map(|(key, _)| match key {
+                Key::Instance(service, instance) => Some((service.as_str(), instance.as_str())),
+                Key::Config(_) => None,
+            })
+            .collect();
+        let mut wanted = HashMap::with_capacity(batch.len());
+        for instance in self.store.instances_by_key(&pairs).await? {
+            let record = Instance { last_heartbeat: None, ..instance };
+            let value = serde_json::to_vec(&record)?;
+            wanted.insert(Key::Instance(record.service_name, record.instance_id), value.into());
         }
         Ok(wanted)
     }
@@ -234,10 +369,7 @@ impl Projector {
             Step::Nothing => true,
             Step::Put(value) => match kv.update(&text, value, revision).await {
                 Ok(written) => {
-                    let mut unseen = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
-                    if unseen.len() < MAX_UNSEEN {
-                        unseen.insert(written);
-                    }
+                    self.own.note(written);
                     true
                 }
                 Err(error) => {

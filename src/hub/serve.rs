@@ -36,8 +36,12 @@ pub struct Call {
     pub endpoint: Endpoint,
     /// The service that the subject names.
     pub service: Option<String>,
+    /// The whole subject.
+    pub subject: Subject,
     /// What was asked.
     pub body: Bytes,
+    /// Whom NATS vouches for, where the hub is told to believe it.
+    pub authenticated_as: Option<String>,
     reply: Option<Subject>,
     started: Instant,
 }
@@ -290,6 +294,8 @@ impl EndpointServer {
         let call = Call {
             endpoint: self.endpoint,
             service,
+            authenticated_as: self.vouched_for(&message),
+            subject: message.subject,
             body: message.payload,
             reply: message.reply,
             started: Instant::now(),
@@ -299,6 +305,23 @@ impl EndpointServer {
             Some(answer) => responder.finish(call, Ok(answer)).await,
             None => self.spawn(call).await,
         }
+    }
+
+    /// The user that the server names in `Nats-Request-Info`. Inside one account anybody can forge it; only across an
+    /// account import with sharing the server sets it itself.
+    fn vouched_for(&self, message: &Message) -> Option<String> {
+        if !self.hub.options.trust_request_info {
+            return None;
+        }
+        let info = message.headers.as_ref()?.get("Nats-Request-Info")?;
+        let info: serde_json::Value = serde_json::from_str(info.as_str()).ok()?;
+        let named = |field: &str| info.get(field).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty());
+        let name = match (named("acc"), named("user")) {
+            (Some(account), Some(user)) => format!("{account}/{user}"),
+            (Some(name), None) | (None, Some(name)) => name.to_owned(),
+            (None, None) => return None,
+        };
+        Some(name.chars().take(self.hub.settings.borrow().limits.text_chars).collect())
     }
 
     async fn spawn(&self, call: Call) {

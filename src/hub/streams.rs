@@ -72,11 +72,11 @@ pub fn events_config(prefix: &str, replicas: usize, max_bytes: i64) -> Config {
 }
 
 /// The stream with these settings: made when it is missing. One that is there is kept; where it differs, the difference
-/// is said and, where the server lets it, mended in place.
+/// is said and, where the server lets it, mended in place. A new one goes on counting after `known`.
 ///
 /// # Errors
 /// [`StreamError`].
-pub async fn ensure(jetstream: &Context, wanted: &Config) -> Result<Stream, StreamError> {
+pub async fn ensure(jetstream: &Context, wanted: &Config, known: u64) -> Result<Stream, StreamError> {
     match jetstream.get_stream(&wanted.name).await {
         Ok(stream) => {
             mend(jetstream, &stream, wanted).await;
@@ -86,16 +86,20 @@ pub async fn ensure(jetstream: &Context, wanted: &Config) -> Result<Stream, Stre
             tracing::info!(stream = wanted.name, "makes the stream");
             // A watcher of a stream that was here before says nothing until the new one passes the sequence that it has
             // seen. (Servers before 2.10 ignore this.)
-            let first_sequence = Some(later_than_any());
+            let first_sequence = Some(beyond(known));
             Ok(jetstream.create_stream(Config { first_sequence, ..wanted.clone() }).await?)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// A sequence beyond that of any stream that was made earlier and took less than a thousand messages a second.
-fn later_than_any() -> u64 {
-    u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(1)
+/// A sequence that no stream of this name ever reached. It was last noted at `known`, within the last seconds, in which
+/// far fewer than a hundred thousand values are written. Where Postgres went back and `known` with it, the clock tells:
+/// streams begin at its milliseconds, and take far fewer than a thousand values a second.
+#[must_use]
+pub fn beyond(known: u64) -> u64 {
+    let clock = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    clock.max(known + 100_000)
 }
 
 fn is_missing(error: &GetStreamError) -> bool {

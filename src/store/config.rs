@@ -1,19 +1,17 @@
-//! Configs: the active one, any version, publishing, history.
+//! Configs: the active one, any version, history, who runs what.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::outbox::NewEvent;
-use super::registry::service_in;
-use super::{Store, StoreError, Tx, object, sql};
-use crate::domain::config::{self, Change, Expectation, Head, Position};
+use super::registry::{instance_in, service_in};
+use super::{Store, StoreError, sql};
+use crate::domain::config::{Convergence, Position};
+use crate::domain::heartbeat::Applied;
 use crate::domain::name::ServiceName;
 use crate::wire::bucket::{ConfigEntry, Key};
-use crate::wire::config::{Action, Activation, Config, ConfigSet, ConfigSummary, Version};
-use crate::wire::event::Kind;
-use crate::wire::{Error, ErrorCode};
+use crate::wire::config::{Activation, Config, ConfigSummary, InstanceConfig, Version};
 
 /// What is in force for a service.
 #[derive(Clone, Debug)]
@@ -47,32 +45,7 @@ impl Active {
     }
 }
 
-/// What a set did, or would do.
-#[derive(Clone, Debug)]
-pub struct SetOutcome {
-    /// Whether anything changed.
-    pub changed: bool,
-    /// The active version after it.
-    pub version: Option<i64>,
-    /// The newest activation after it.
-    pub position: Position,
-    /// What is in force after it; `None` after a dry run.
-    pub active: Option<Active>,
-}
-
 impl Store {
-    /// Publishes a config, unless it is what is active already.
-    ///
-    /// # Errors
-    /// [`ErrorCode::VersionConflict`], [`ErrorCode::TooLarge`] (more than `max_bytes` as Postgres prints it); what
-    /// Postgres says.
-    pub async fn config_set(&self, request: &ConfigSet, max_bytes: usize) -> Result<SetOutcome, StoreError> {
-        let text = Value::Object(request.config.clone()).to_string();
-        let input = (request, text, max_bytes);
-        self.run_tx("config set", input, |tx, (request, text, most)| Box::pin(config_set_in(tx, request, text, *most)))
-            .await
-    }
-
     /// What is in force for these services, as far as they ever had a config.
     ///
     /// # Errors
@@ -124,6 +97,66 @@ impl Store {
         rows.iter().map(summary).collect()
     }
 
+    /// A service's schema.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn config_schema(&self, service: &ServiceName) -> Result<Option<Value>, StoreError> {
+        let rows = self.query(sql::CONFIG_SCHEMA_GET, &[&service.as_str()]).await?;
+        Ok(rows.first().map(|row| row.get("schema")))
+    }
+
+    /// Gives a service a schema, or takes it away.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn set_config_schema(&self, service: &ServiceName, schema: Option<&Value>) -> Result<(), StoreError> {
+        match schema {
+            Some(schema) => self.query(sql::CONFIG_SCHEMA_SET, &[&service.as_str(), schema]).await?,
+            None => self.query(sql::CONFIG_SCHEMA_DROP, &[&service.as_str()]).await?,
+        };
+        Ok(())
+    }
+
+    /// What the live instances of a service say that they run; `head` is the newest activation and `since` its time.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn config_reports(
+        &self,
+        service: &ServiceName,
+        head: i64,
+        since: OffsetDateTime,
+    ) -> Result<Vec<InstanceConfig>, StoreError> {
+        let rows = self.query(sql::CONFIG_STATUS, &[&service.as_str()]).await?;
+        rows.iter().map(|row| report_from(row, head, since)).collect()
+    }
+
+    /// Whether a service's newest activations are still on their way to KV.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn config_is_unpublished(&self, service: &ServiceName) -> Result<bool, StoreError> {
+        let rows = self.query(sql::CONFIG_UNPUBLISHED, &[&service.as_str()]).await?;
+        Ok(rows.first().is_some_and(|row| row.get("unpublished")))
+    }
+
+    /// What was committed is what instances should run.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn push_configs(&self) -> Result<(), StoreError> {
+        self.query(sql::CONFIG_HEAD_PUSH, &[]).await.map(|_| ())
+    }
+
+    /// Forgets answers to requests with an id after their ten minutes.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn forget_requests(&self) -> Result<(), StoreError> {
+        self.query(sql::CONFIG_REQUEST_PRUNE, &[]).await.map(|_| ())
+    }
+
     /// The KV keys of all configs.
     ///
     /// # Errors
@@ -131,65 +164,6 @@ impl Store {
     pub async fn config_keys(&self) -> Result<Vec<Key>, StoreError> {
         self.query(sql::CONFIG_NAMES, &[]).await?.iter().map(|row| Ok(Key::Config(service_in(row)?))).collect()
     }
-}
-
-async fn config_set_in(
-    tx: &Tx<'_>,
-    request: &ConfigSet,
-    text: &str,
-    max_bytes: usize,
-) -> Result<SetOutcome, StoreError> {
-    let service = request.service_name.as_str();
-    tx.execute(sql::CONFIG_HEAD_LOCK, &[&service]).await?;
-    let row = tx.query_one(sql::CONFIG_HEAD_COMPARE, &[&service, &text]).await?;
-    let size = usize::try_from(row.get::<_, i32>("size_bytes")).map_err(StoreError::defect)?;
-    if size > max_bytes {
-        return Err(Error::too_large("config", max_bytes, "bytes as PostgreSQL prints it").into());
-    }
-    let head =
-        Head { revision: row.get("revision"), version: row.get("version"), last_version: row.get("last_version") };
-    let epoch: i64 = row.get("epoch");
-    let expected = Expectation { version: request.expected_version, revision: request.expected_revision };
-    let change = config::set(head, expected, row.get("same_content")).map_err(|_| conflict(head))?;
-
-    let (changed, version, revision) = match change {
-        Change::Unchanged => (false, head.version, head.revision),
-        Change::Publish { version, revision } => (true, Some(version), revision),
-    };
-    let position = Position { epoch, revision };
-    if request.dry_run {
-        tx.execute(sql::CONFIG_HEAD_FORGET, &[&service]).await?;
-        return Ok(SetOutcome { changed, version, position, active: None });
-    }
-    if let Change::Publish { version, revision } = change {
-        let author = request.created_by.as_deref().unwrap_or("unknown");
-        let action = Action::Published.as_str();
-        tx.execute(sql::CONFIG_DEACTIVATE, &[&service]).await?;
-        tx.execute(sql::CONFIG_INSERT, &[&service, &version, &text, &author, &request.comment]).await?;
-        tx.execute(sql::CONFIG_ACTIVATE, &[&service, &revision, &version, &action, &author, &request.comment]).await?;
-        tx.record(&[NewEvent {
-            kind: Kind::Published,
-            service_name: request.service_name.clone(),
-            instance_id: None,
-            details: object(serde_json::json!({
-                "version": version,
-                "revision": revision,
-                "epoch": epoch,
-                "replaces": head.version,
-                "by": author,
-                "comment": request.comment,
-            })),
-        }])
-        .await?;
-    }
-    let row = tx.query_one(sql::CONFIG_ACTIVE, &[&vec![service]]).await?;
-    Ok(SetOutcome { changed, version, position, active: Some(active_from(&row)?) })
-}
-
-fn conflict(head: Head) -> Error {
-    Error::new(ErrorCode::VersionConflict, "the active config is not the expected one: read it, and decide again")
-        .with("active_version", head.version)
-        .with("revision", head.revision)
 }
 
 /// From columns `version`, `revision`, `epoch`, `config`, `checksum`, `created_by`, `created_at` and `comment`.
@@ -208,7 +182,7 @@ fn config_from(row: &Row, service_name: ServiceName, active: bool) -> Result<Con
     })
 }
 
-fn active_from(row: &Row) -> Result<Active, StoreError> {
+pub(super) fn active_from(row: &Row) -> Result<Active, StoreError> {
     let service_name = service_in(row)?;
     let version: Option<i64> = row.get("version");
     let config = version.map(|_| config_from(row, service_name.clone(), true)).transpose()?;
@@ -241,4 +215,27 @@ fn version_from(row: &Row) -> Version {
         active: row.get("active"),
         size_bytes: row.get("size_bytes"),
     }
+}
+
+fn report_from(row: &Row, head: i64, activated_at: OffsetDateTime) -> Result<InstanceConfig, StoreError> {
+    let applied = Applied {
+        revision: row.get("config_revision"),
+        version: row.get("config_version"),
+        error: row.get("config_error"),
+    };
+    let registered_at: OffsetDateTime = row.get("registered_at");
+    let reported_at: Option<OffsetDateTime> = row.get("config_reported_at");
+    let state = Convergence::of(&applied, head);
+    let since = match state {
+        Convergence::Current | Convergence::Failed => reported_at.unwrap_or(registered_at),
+        Convergence::Behind | Convergence::Unknown => activated_at.max(registered_at),
+    };
+    Ok(InstanceConfig {
+        instance_id: instance_in(row)?,
+        config_version: applied.version,
+        config_revision: applied.revision,
+        state,
+        config_error: applied.error,
+        since,
+    })
 }

@@ -180,7 +180,10 @@ fn changes(service: &ServiceName, before: &heartbeat::Record, after: &heartbeat:
             "version": after.applied.version,
             "error": after.applied.error,
         });
-        events.push(event(Kind::Applied, details));
+        events.push(event(Kind::Applied, details.clone()));
+        if after.applied.error.is_some() && after.applied.error != before.applied.error {
+            events.push(event(Kind::Rejected, details));
+        }
     }
     events
 }

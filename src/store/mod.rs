@@ -3,7 +3,10 @@
 //! Statements live in `sql/queries/`, one file each, prepared once per connection. Writes of more than one statement go
 //! through [`Store::run_tx`].
 
+pub mod alerts;
 pub mod config;
+pub mod config_write;
+pub mod epoch;
 pub mod error;
 pub mod heartbeat;
 pub mod lease;

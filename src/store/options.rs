@@ -94,7 +94,7 @@ impl DatabaseOptions {
         config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(Duration::from_secs(10));
         let bounds = match purpose {
             Purpose::Serve => {
-                "-c statement_timeout=10s -c lock_timeout=2s -c idle_in_transaction_session_timeout=5s -c jit=off"
+                "-c statement_timeout=10s -c lock_timeout=2s -c idle_in_transaction_session_timeout=5s -c jit=off -c central_hub.writer=hub"
             }
             Purpose::Migrate => "-c statement_timeout=0 -c lock_timeout=0",
         };

@@ -37,6 +37,7 @@ impl Unpublished {
         let service = self.event.service_name.clone();
         match self.event.topic {
             Topic::Config => Some(Key::Config(service)),
+            Topic::Alert => None,
             Topic::Service => self.event.instance_id.clone().map(|instance| Key::Instance(service, instance)),
         }
     }

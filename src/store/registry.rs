@@ -160,6 +160,7 @@ async fn register_in(tx: &Tx<'_>, request: &Register, instance_id: &InstanceId) 
         &request.port.map(i32::from),
         &serde_json::json!(request.dependencies),
         &Value::Object(request.metadata.clone()),
+        &request.config_schema,
     ];
     let incarnation: i64 = tx.query_one(sql::INSTANCE_REGISTER, params).await?.get("incarnation");
     tx.record(&[NewEvent {

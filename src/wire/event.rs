@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+use crate::domain::config::Action;
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
 
@@ -15,6 +16,8 @@ pub enum Topic {
     Service,
     /// A service's config.
     Config,
+    /// Something that needs a person's attention.
+    Alert,
 }
 
 impl Topic {
@@ -24,6 +27,7 @@ impl Topic {
         match self {
             Self::Service => "service",
             Self::Config => "config",
+            Self::Alert => "alert",
         }
     }
 }
@@ -50,10 +54,20 @@ pub enum Kind {
     Applied,
     /// A config version became active.
     Published,
+    /// An older config version, or a delete, was put back in force.
+    RolledBack,
+    /// A config was taken out of force.
+    Deleted,
+    /// An instance refused the newest config.
+    Rejected,
+    /// An alert began.
+    Raised,
+    /// An alert is over.
+    Resolved,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, Topic); 9] = [
+    const ALL: [(Self, &'static str, Topic); 14] = [
         (Self::Registered, "registered", Topic::Service),
         (Self::Healthy, "healthy", Topic::Service),
         (Self::Degraded, "degraded", Topic::Service),
@@ -63,6 +77,11 @@ impl Kind {
         (Self::Undraining, "undraining", Topic::Service),
         (Self::Applied, "applied", Topic::Service),
         (Self::Published, "published", Topic::Config),
+        (Self::RolledBack, "rolled_back", Topic::Config),
+        (Self::Deleted, "deleted", Topic::Config),
+        (Self::Rejected, "rejected", Topic::Config),
+        (Self::Raised, "raised", Topic::Alert),
+        (Self::Resolved, "resolved", Topic::Alert),
     ];
 
     fn entry(self) -> (&'static str, Topic) {
@@ -94,6 +113,16 @@ impl Kind {
     #[must_use]
     pub fn is_sent(self) -> bool {
         self != Self::Applied
+    }
+}
+
+impl From<Action> for Kind {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Published => Self::Published,
+            Action::RolledBack => Self::RolledBack,
+            Action::Deleted => Self::Deleted,
+        }
     }
 }
 
@@ -132,6 +161,10 @@ impl Event {
     /// The subject it is published on.
     #[must_use]
     pub fn subject(&self, prefix: &str) -> String {
+        if self.topic == Topic::Alert {
+            let part = |name: &str| self.details.get(name).and_then(Value::as_str).unwrap_or("unknown");
+            return format!("{prefix}.alerts.{}.{}.{}", part("severity"), part("source"), self.service_name);
+        }
         format!("{prefix}.events.{}.{}.{}", self.topic.as_str(), self.service_name, self.kind.as_str())
     }
 }
@@ -144,10 +177,11 @@ pub fn stream_name(prefix: &str) -> String {
     format!("{token}_EVENTS")
 }
 
-/// The subjects that the stream takes.
+/// The subjects that the stream takes: not `<prefix>.alerts.>`, which would have JetStream answer the calls of that name.
 #[must_use]
 pub fn stream_subjects(prefix: &str) -> Vec<String> {
-    vec![format!("{prefix}.events.>"), format!("{prefix}.alerts.>")]
+    let alerts = ["critical", "warning", "info"].map(|severity| format!("{prefix}.alerts.{severity}.>"));
+    std::iter::once(format!("{prefix}.events.>")).chain(alerts).collect()
 }
 
 #[cfg(test)]

@@ -49,6 +49,12 @@ impl<'a> Fields<'a> {
         self.members.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Takes a field that may be `null` on purpose; `None` when it is left out.
+    pub fn nullable(&mut self, name: &'static str) -> Option<Value> {
+        self.asked.push(name);
+        self.members.remove(name)
+    }
+
     /// Takes a field that `read` understands.
     ///
     /// # Errors

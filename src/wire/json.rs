@@ -1,13 +1,15 @@
 //! Strict JSON: what the hub takes is kept exactly or refused, never altered silently.
 //!
-//! On top of the grammar it refuses duplicate keys at any depth, `\u0000` (PostgreSQL can't keep it), nesting beyond a
+//! On top of the grammar it refuses duplicate keys at any depth (also in another Unicode form), `\u0000` (PostgreSQL can't keep it), nesting beyond a
 //! bound, and numbers that neither fit 64-bit integers nor survive a round trip through an f64.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use unicode_normalization::UnicodeNormalization as _;
 
 /// A rule that the text breaks, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +144,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let inner = self.inner()?;
         let mut map = Map::new();
+        let mut forms = HashSet::new();
         while let Some(key) = access.next_key::<String>()? {
             self.state.path.borrow_mut().push(key.clone());
             if key.contains('\0') {
@@ -149,6 +152,10 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
             }
             if map.contains_key(&key) {
                 return Err(self.state.refuse("stands twice in its object"));
+            }
+            // Most keys are ASCII, which has one form only.
+            if !key.is_ascii() && !forms.insert(key.nfc().collect::<String>()) {
+                return Err(self.state.refuse("stands twice in its object, in another Unicode form"));
             }
             let value = access.next_value_seed(inner).map_err(|error| {
                 // serde_json refuses 1e999 by itself, as a syntax error; the literal tells that it was a number.
@@ -261,6 +268,13 @@ mod tests {
     fn duplicate_keys_are_found_at_any_depth() {
         assert_eq!(rule(r#"{"a":1,"a":2}"#), ("/a".into(), "stands twice in its object"));
         assert_eq!(rule(r#"{"a":[{"b/c":{"d":1,"\u0064":2}}]}"#), ("/a/0/b~1c/d".into(), "stands twice in its object"));
+    }
+
+    #[test]
+    fn keys_that_differ_by_their_unicode_form_are_duplicates() {
+        let rule_of = rule("{\"a\":{\"\u{e9}\":1,\"e\u{301}\":2}}");
+        assert_eq!(rule_of.1, "stands twice in its object, in another Unicode form");
+        assert!(parse_object("{\"\u{e9}\":1,\"e\":2}".as_bytes(), 4).is_ok());
     }
 
     #[test]

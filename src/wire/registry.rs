@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+use super::config::check_schema_size;
 use super::error::Error;
 use super::{Endpoint, Fields, Request};
 use crate::domain::limits::HEARTBEAT_INTERVAL_SECONDS;
@@ -80,6 +81,9 @@ pub struct Register {
     pub status: Option<Status>,
     /// How often it will beat, 0.1 to 3600 seconds; left out, the hub's setting.
     pub heartbeat_interval_seconds: Option<f64>,
+    /// A JSON Schema of the configs that it can read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_schema: Option<Value>,
     /// Refuse unless each dependency is there and not down.
     pub require_dependencies: bool,
 }
@@ -98,6 +102,7 @@ impl Register {
             metadata: Map::new(),
             status: None,
             heartbeat_interval_seconds: None,
+            config_schema: None,
             require_dependencies: false,
         }
     }
@@ -185,6 +190,7 @@ impl Request for Register {
                 "must be a number from 0.1 to 3600",
                 |value| value.as_f64().filter(|seconds| HEARTBEAT_INTERVAL_SECONDS.contains(seconds)),
             )?,
+            config_schema: config_schema(fields)?,
             require_dependencies: fields.flag("require_dependencies")?.unwrap_or(false),
         })
     }
@@ -210,6 +216,14 @@ fn dependencies(fields: &mut Fields<'_>) -> Result<Vec<ServiceName>, Error> {
                 .map_err(|error| error.with("path", format!("/{NAME}/{index}")))
         })
         .collect()
+}
+
+fn config_schema(fields: &mut Fields<'_>) -> Result<Option<Value>, Error> {
+    let schema = fields.take("config_schema");
+    if let Some(schema) = &schema {
+        check_schema_size("config_schema", schema)?;
+    }
+    Ok(schema)
 }
 
 fn metadata(fields: &mut Fields<'_>) -> Result<Option<Map<String, Value>>, Error> {

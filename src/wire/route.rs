@@ -59,7 +59,7 @@ const LIMIT: Field = optional(
 );
 const CURSOR: Field = optional("cursor", "text", "`next_cursor` of the page before.");
 
-const fn register_fields(service: Field) -> [Field; 10] {
+const fn register_fields(service: Field) -> [Field; 11] {
     [
         service,
         optional(
@@ -82,6 +82,11 @@ const fn register_fields(service: Field) -> [Field; 10] {
             "number",
             "How often you will beat, 0.1 to 3600. Left out, the hub's setting (30).",
         ),
+        optional(
+            "config_schema",
+            "object, true or false",
+            "A JSON Schema of the configs that you can read, at most 64 KiB: a config that you can't is refused as `incompatible` while you live.",
+        ),
         optional("require_dependencies", "true or false", "Refuse unless each dependency is there and not down."),
     ]
 }
@@ -93,6 +98,54 @@ const REGISTER_REQUEST: &str =
     r#"{"service_name":"tick-aggregator","host":"10.0.0.5","port":8002,"dependencies":["nats"]}"#;
 const REGISTER_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","heartbeat_interval_seconds":30.0,"service_timeout_seconds":90.0,"config":null,"dependencies":[{"name":"nats","status":"unknown"}],"warnings":[]}"#;
 const INSTANCE_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":true,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}"#;
+
+/// A call's own fields and those of every config call that changes something.
+const fn write_fields<const OWN: usize, const ALL: usize>(own: [Field; OWN]) -> [Field; ALL] {
+    let mut all = [SERVICE; ALL];
+    let mut at = 0;
+    while at < OWN {
+        all[at] = own[at];
+        at += 1;
+    }
+    let mut from = 0;
+    while from < WRITE_FIELDS.len() {
+        all[at] = WRITE_FIELDS[from];
+        at += 1;
+        from += 1;
+    }
+    assert!(at == ALL, "the length of the list is the sum of its parts");
+    all
+}
+
+const WRITE_FIELDS: [Field; 9] = [
+    optional("created_by", "text", "Who writes; left out, `unknown`."),
+    optional("comment", "text", "Why."),
+    optional("expected_version", "integer", "Refuse unless this version is active; 0: unless none is."),
+    optional(
+        "expected_revision",
+        "integer",
+        "Refuse unless this revision is the newest; 0: unless there never was one.",
+    ),
+    optional("dry_run", "true or false", "Check everything and answer what would happen, and do nothing."),
+    optional("force", "true or false", "Publish although a live instance declared that it can't read it. Recorded."),
+    optional("not_secret", "list of JSON pointers", "Values that look like secrets and aren't, at most 100. Recorded."),
+    optional(
+        "request_id",
+        "text",
+        "At most 64 characters. The same subject, id and body again within ten minutes gets the first answer and does nothing twice; another body is `bad_request`.",
+    ),
+    optional("deadline", "RFC 3339 time", "Refuse when the hub gets to it later than this."),
+];
+
+const CHANGE_ERRORS: &[ErrorCode] = &[
+    ErrorCode::VersionConflict,
+    ErrorCode::SchemaViolation,
+    ErrorCode::SecretDetected,
+    ErrorCode::Incompatible,
+    ErrorCode::Expired,
+];
+
+const CHANGE_REPLY: &str = r#"{"service_name":"tick-aggregator","version":2,"revision":3,"epoch":1767603540,"changed":true,"published":true,"warnings":[]}"#;
 
 macro_rules! routes {
     ($($endpoint:ident { $($field:ident: $value:expr),* $(,)? })*) => {
@@ -209,19 +262,98 @@ routes! {
         name: "config-set",
         pattern: "config.set.*",
         summary: "Publishes a config: commits it, then pushes it to KV. Content that is active already changes nothing.",
-        fields: &[
+        fields: &write_fields::<2, 11>([
             SERVICE,
             required("config", "object", "The content: at most 400 KiB, 20,000 keys, 64 levels."),
-            optional("created_by", "text", "Who writes it; left out, `unknown`."),
-            optional("comment", "text", "Why."),
-            optional("expected_version", "integer", "Refuse unless this version is active; 0: unless none is."),
-            optional("expected_revision", "integer", "Refuse unless this revision is the newest; 0: unless there never was one."),
-            optional("dry_run", "true or false", "Answer what would happen, and do nothing."),
-            optional("deadline", "RFC 3339 time", "Refuse when the hub gets to it later than this."),
-        ],
-        errors: &[ErrorCode::VersionConflict, ErrorCode::Expired],
+        ]),
+        errors: CHANGE_ERRORS,
         request: r#"{"config":{"operational":{"interval":5}},"created_by":"admin"}"#,
         reply: r#"{"service_name":"tick-aggregator","version":2,"revision":2,"epoch":1767603540,"changed":true,"published":true,"warnings":[]}"#,
+    }
+    ConfigPatch {
+        name: "config-patch",
+        pattern: "config.patch.*",
+        summary: "Publishes what a JSON merge patch (RFC 7396) makes of the active config: what it names is replaced, `null` removes a key.",
+        fields: &write_fields::<2, 11>([
+            SERVICE,
+            required("patch", "object", "What to change."),
+        ]),
+        errors: &[ErrorCode::NotFound, ErrorCode::VersionConflict, ErrorCode::SchemaViolation, ErrorCode::SecretDetected, ErrorCode::Incompatible, ErrorCode::Expired],
+        request: r#"{"patch":{"operational":{"interval":6,"old_key":null}},"created_by":"admin"}"#,
+        reply: CHANGE_REPLY,
+    }
+    ConfigRollback {
+        name: "config-rollback",
+        pattern: "config.rollback.*",
+        summary: "Puts an older version back in force under a new revision. Without `to_version` it takes back the newest change that isn't taken back yet; twice in a row walks further back.",
+        fields: &write_fields::<2, 11>([
+            SERVICE,
+            optional("to_version", "integer", "Left out, what was in force before the newest change."),
+        ]),
+        errors: &[ErrorCode::NotFound, ErrorCode::VersionConflict, ErrorCode::SchemaViolation, ErrorCode::Incompatible, ErrorCode::Expired],
+        request: r#"{"comment":"latency went up","created_by":"admin"}"#,
+        reply: r#"{"service_name":"tick-aggregator","version":1,"revision":4,"epoch":1767603540,"changed":true,"published":true,"warnings":[]}"#,
+    }
+    ConfigDelete {
+        name: "config-delete",
+        pattern: "config.delete.*",
+        summary: "Takes the config out of force: KV gets a tombstone, versions stay in the history, numbers go on, and a rollback undoes it.",
+        fields: &write_fields::<1, 10>([SERVICE]),
+        errors: &[ErrorCode::NotFound, ErrorCode::VersionConflict, ErrorCode::Expired],
+        request: r#"{"expected_version":1,"created_by":"admin"}"#,
+        reply: r#"{"service_name":"tick-aggregator","version":null,"revision":5,"epoch":1767603540,"changed":true,"published":true,"warnings":[]}"#,
+    }
+    ConfigDiff {
+        name: "config-diff",
+        pattern: "config.diff.*",
+        summary: "What changes from one version to another, as a JSON Patch (RFC 6902).",
+        fields: &[
+            SERVICE,
+            required("from", "integer", "A version."),
+            optional("to", "integer", "Another; left out, the active one."),
+        ],
+        errors: &[ErrorCode::NotFound],
+        request: r#"{"from":1,"to":2}"#,
+        reply: r#"{"from":1,"to":2,"patch":[{"op":"replace","path":"/operational/interval","value":6}]}"#,
+    }
+    ConfigValidate {
+        name: "config-validate",
+        pattern: "config.validate.*",
+        summary: "Would this config be taken? Changes nothing.",
+        fields: &[SERVICE, required("config", "object", "The content.")],
+        errors: &[],
+        request: r#"{"config":{"operational":{"interval":0}}}"#,
+        reply: r#"{"valid":false,"violations":[{"path":"/operational/interval","message":"value is less than the minimum of 1"}],"secrets":[],"incompatible_instances":[]}"#,
+    }
+    ConfigStatus {
+        name: "config-status",
+        pattern: "config.status.*",
+        summary: "Who runs what: `published` says that KV holds the newest activation, `converged` that every live instance says it runs it.",
+        fields: &[SERVICE],
+        errors: &[ErrorCode::NotFound],
+        request: "",
+        reply: r#"{"version":2,"revision":3,"published":true,"converged":false,"instances":[{"instance_id":"10_0_0_5-8002","config_version":1,"config_revision":1,"state":"behind","config_error":null,"since":"2026-01-05T10:00:00.123456Z"}]}"#,
+    }
+    SchemaGet {
+        name: "config-schema-get",
+        pattern: "config.schema.get.*",
+        summary: "What the service's configs must look like.",
+        fields: &[SERVICE],
+        errors: &[],
+        request: "",
+        reply: r#"{"service_name":"tick-aggregator","schema":{"properties":{"operational":{"type":"object"}}},"warnings":[]}"#,
+    }
+    SchemaSet {
+        name: "config-schema-set",
+        pattern: "config.schema.set.*",
+        summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on.",
+        fields: &[
+            SERVICE,
+            required("schema", "object, true, false or null", "`null` takes it away. No references to other documents; regular expressions without look-around and back-references."),
+        ],
+        errors: &[],
+        request: r#"{"schema":{"properties":{"operational":{"type":"object"}}}}"#,
+        reply: r#"{"service_name":"tick-aggregator","schema":{"properties":{"operational":{"type":"object"}}},"warnings":[]}"#,
     }
     ConfigHistory {
         name: "config-history",
@@ -315,6 +447,14 @@ mod tests {
                 Endpoint::ServicesDrain => agrees::<registry::ServicesDrain>(route.endpoint),
                 Endpoint::ConfigGet => agrees::<config::ConfigGet>(route.endpoint),
                 Endpoint::ConfigSet => agrees::<config::ConfigSet>(route.endpoint),
+                Endpoint::ConfigPatch => agrees::<config::ConfigPatch>(route.endpoint),
+                Endpoint::ConfigRollback => agrees::<config::ConfigRollback>(route.endpoint),
+                Endpoint::ConfigDelete => agrees::<config::ConfigDelete>(route.endpoint),
+                Endpoint::ConfigDiff => agrees::<config::ConfigDiff>(route.endpoint),
+                Endpoint::ConfigValidate => agrees::<config::ConfigValidate>(route.endpoint),
+                Endpoint::ConfigStatus => agrees::<config::ConfigStatus>(route.endpoint),
+                Endpoint::SchemaGet => agrees::<config::SchemaGet>(route.endpoint),
+                Endpoint::SchemaSet => agrees::<config::SchemaSet>(route.endpoint),
                 Endpoint::ConfigHistory => agrees::<config::ConfigHistory>(route.endpoint),
                 Endpoint::ConfigList => agrees::<config::ConfigList>(route.endpoint),
                 Endpoint::Health => agrees::<health::Health>(route.endpoint),

@@ -260,7 +260,7 @@ async fn a_config_may_take_400_kib_and_20000_keys() {
         json!({"config": {"x": "é".repeat((bytes - 9) / 2) + odd}})
     };
     let set = hub.ask("config.set.a", filled(400 * 1024)).await;
-    assert_eq!((&set["version"], &set["published"]), (&json!(1), &json!(true)));
+    assert_eq!(set["version"], 1);
     let details = hub.refused("config.set.a", filled(400 * 1024 + 1), "too_large", "config").await;
     assert_eq!(details["limit"], 409_600);
     let history = hub.ask("config.history.a", "").await;

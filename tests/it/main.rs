@@ -34,6 +34,7 @@ mod outages;
 mod overload;
 mod permissions;
 mod private_servers;
+mod readme;
 mod registry;
 mod replicas;
 mod replies;

@@ -95,7 +95,7 @@ impl Burst {
 }
 
 async fn set(hub: HubClient, service: String, token: String, acknowledged: Arc<AtomicU64>) -> Set {
-    let content = json!({ "token": token, "operational": { "symbols": ["EURUSD", "XAUUSD"] } });
+    let content = json!({ "marker": token, "operational": { "symbols": ["EURUSD", "XAUUSD"] } });
     let request = ConfigSet::new(service.parse().unwrap(), content.as_object().unwrap().clone());
     let outcome = match hub.call(&request).await {
         Ok(change) => {
@@ -114,9 +114,9 @@ async fn set(hub: HubClient, service: String, token: String, acknowledged: Arc<A
 /// Checks that Postgres has every acknowledged version with its content and no refused one, and that numbers have neither
 /// gaps nor twins; tells how many were acknowledged.
 pub async fn nothing_was_lost(truth: &Truth, sets: &[Set]) -> usize {
-    let sql = "SELECT c.service_name, c.version, c.config_data->>'token', a.revision
+    let sql = "SELECT c.service_name, c.version, c.config_data->>'marker', a.revision
                FROM service_configs c JOIN config_activations a USING (service_name, version)
-               WHERE c.config_data ? 'token'";
+               WHERE c.config_data ? 'marker'";
     let rows = truth.rows(sql, &[]).await.expect("an answer of Postgres");
     let stored: HashMap<(String, String), (i64, i64)> =
         rows.iter().map(|row| ((row.get(0), row.get(2)), (row.get(1), row.get(3)))).collect();

@@ -13,7 +13,7 @@ use crate::client::CallError;
 use crate::domain::config::Position;
 use crate::domain::name::ServiceName;
 use crate::wire::ErrorCode;
-use crate::wire::config::{Config, ConfigChange, ConfigGet, ConfigHistory, ConfigSet};
+use crate::wire::config::{Config, ConfigChange, ConfigGet, ConfigHistory, ConfigRollback, ConfigSet, WriteOptions};
 use crate::wire::error::ErrorBody;
 use crate::wire::route::Endpoint;
 
@@ -26,11 +26,17 @@ const OUTDATED: i64 = 2;
 /// Who changes configs.
 const OPERATOR: &str = "demo-operator";
 
+/// A change by the operator, unconditional.
+fn operator() -> WriteOptions {
+    WriteOptions { created_by: Some(OPERATOR.into()), ..WriteOptions::default() }
+}
+
 impl Story {
     /// Sets a config for each service, all at once.
     pub(super) async fn first_configs(&self) -> Result<Findings, Mismatch> {
         let setting = self.fleet.iter().map(|service| async {
-            let set = ConfigSet { expected_version: Some(0), ..self.write(&service.name, service.config.clone()) };
+            let mut set = self.write(&service.name, service.config.clone());
+            set.options.expected_version = Some(0);
             let asked = Instant::now();
             let change = self.hub.call(&set).await?;
             let right = change.version == Some(1) && change.changed && change.published;
@@ -57,11 +63,9 @@ impl Story {
         let Value::Object(config) = content.clone() else {
             return Err(Mismatch::new("a config that is an object", content));
         };
-        let set = ConfigSet {
-            expected_version: Some(active.version),
-            comment: Some("shorter windows".into()),
-            ..self.write(&self.hero, config)
-        };
+        let mut set = self.write(&self.hero, config);
+        set.options.expected_version = Some(active.version);
+        set.options.comment = Some("shorter windows".into());
         let called = Instant::now();
         let change = self.hub.call(&set).await?;
         let answered = called.elapsed();
@@ -84,13 +88,17 @@ impl Story {
             .time("reported", reported))
     }
 
-    /// Brings the first version back into force.
+    /// Takes the change back: the first version is in force again, under a newer revision.
     pub(super) async fn roll_back(&self) -> Result<Findings, Mismatch> {
         let active = self.config(None).await?;
         let old = self.config(Some(1)).await?;
         let content = content_of(&old)?;
         let called = Instant::now();
-        let change = self.activate(&old, &active).await?;
+        let options =
+            WriteOptions { expected_version: Some(active.version), comment: Some("too short".into()), ..operator() };
+        let undo = ConfigRollback { service_name: self.hero.clone(), to_version: None, options };
+        let change = self.hub.call(&undo).await?;
+        check(change.version == Some(old.version), format!("version {} again", old.version), format!("{change:?}"))?;
         let (arrived, reported) = self.follow(&change, &content, called).await?;
         let now = self.config(None).await?;
         check(now.checksum == old.checksum, "the content of version 1 is in force", &now.checksum)?;
@@ -98,40 +106,24 @@ impl Story {
         let history = self.hub.call(&asked).await?;
         let revisions: Vec<i64> = history.activations.iter().map(|one| one.revision).collect();
         check(revisions == [3, 2, 1], "a history of revisions 3, 2, 1", format!("{revisions:?}"))?;
-        Ok(Findings::new(format!(
-            "{}: the content of version 1 again, as version {}, revision {}",
-            self.hero, now.version, now.revision
-        ))
-        .line(format!(
-            "in force in all processes {} after the call, reported after {}",
-            shown(arrived),
-            shown(reported)
-        ))
-        .line("the history keeps all three activations")
-        .fact("version", now.version)
-        .fact("revision", now.revision)
-        .time("in_force", arrived)
-        .time("reported", reported))
-    }
-
-    /// Puts an older version in force, as an operator does by hand: its content becomes a new version on top of the
-    /// active one, unless somebody else has changed that meanwhile.
-    async fn activate(&self, old: &Config, active: &Config) -> Result<ConfigChange, Mismatch> {
-        let Value::Object(config) = content_of(old)? else {
-            return Err(Mismatch::new("a config that is an object", &old.config));
-        };
-        let set = ConfigSet {
-            expected_version: Some(active.version),
-            comment: Some(format!("back to version {}", old.version)),
-            ..self.write(&self.hero, config)
-        };
-        Ok(self.hub.call(&set).await?)
+        Ok(Findings::new(format!("{}: version {} again, under revision {}", self.hero, now.version, now.revision))
+            .line(format!(
+                "in force in all processes {} after the call, reported after {}",
+                shown(arrived),
+                shown(reported)
+            ))
+            .line("the history keeps all three activations")
+            .fact("version", now.version)
+            .fact("revision", now.revision)
+            .time("in_force", arrived)
+            .time("reported", reported))
     }
 
     /// A write on top of a version that is no longer active, and one with a misspelt field: neither changes anything.
     pub(super) async fn bad_writes(&self) -> Result<Findings, Mismatch> {
         let active = self.config(None).await?;
-        let outdated = ConfigSet { expected_version: Some(OUTDATED), ..self.write(&self.hero, Map::new()) };
+        let mut outdated = self.write(&self.hero, Map::new());
+        outdated.options.expected_version = Some(OUTDATED);
         let conflict = refusal(
             self.hub.call(&outdated).await,
             ErrorCode::VersionConflict,
@@ -200,7 +192,7 @@ impl Story {
     }
 
     fn write(&self, service: &ServiceName, config: Map<String, Value>) -> ConfigSet {
-        ConfigSet { created_by: Some(OPERATOR.into()), ..ConfigSet::new(service.clone(), config) }
+        ConfigSet { options: operator(), ..ConfigSet::new(service.clone(), config) }
     }
 
     /// A version of the hero's config, or the active one.

@@ -1,0 +1,2 @@
+-- How far a bucket's stream had come.
+SELECT last_sequence FROM hub_buckets WHERE stream = $1;

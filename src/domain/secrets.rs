@@ -1,0 +1,368 @@
+//! Secrets in a config: found by the key that they stand under, or by a well-known form of the value.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use regex::{Regex, RegexSet};
+use serde_json::Value;
+
+/// Words that name a secret when a key ends in one of them.
+const SECRET_WORDS: &[&str] =
+    &["password", "passwd", "pwd", "passphrase", "secret", "token", "credential", "credentials", "apikey", "bearer"];
+
+/// Words that name a secret when a key ends in one of them followed by `key`.
+const SECRET_KEYS: &[&str] = &["api", "access", "secret", "private", "signing", "encryption"];
+
+/// Forms of values that are secrets wherever they stand, each with what it is the form of. A word boundary at the start
+/// keeps a longer word that merely ends like one out; an ASCII one, since the engine is slow with Unicode's.
+const FORMS: &[&str] = &[
+    // PEM private keys of all kinds: PKCS #1, #8, EC, OpenSSH, PGP. Certificates and public keys pass.
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----",
+    // AWS: ids of long-term and temporary access keys.
+    r"(?-u:\b)(?:AKIA|ASIA)[A-Z0-9]{16}(?-u:\b)",
+    // GitHub: personal, OAuth, user-to-server, server-to-server, refresh; fine-grained.
+    r"(?-u:\b)gh[pousr]_[A-Za-z0-9]{36,}",
+    r"(?-u:\b)github_pat_[A-Za-z0-9_]{22,}",
+    // GitLab: personal, deploy, runner, pipeline trigger, OAuth application.
+    r"(?-u:\b)gl(?:pat|dt|rt|ptt|oas)-[A-Za-z0-9_-]{20,}",
+    // Slack: tokens, app tokens, webhooks.
+    r"(?-u:\b)xox[abeoprs]-[A-Za-z0-9-]{10,}",
+    r"(?-u:\b)xapp-[0-9]-[A-Za-z0-9-]{10,}",
+    r"hooks\.slack\.com/services/T[A-Za-z0-9]+/B[A-Za-z0-9]+/[A-Za-z0-9]+",
+    // Stripe: secret and restricted keys, webhook secrets. Publishable keys (pk_) pass.
+    r"(?-u:\b)[sr]k_(?:live|test)_[A-Za-z0-9]{16,}",
+    r"(?-u:\b)whsec_[A-Za-z0-9+/=]{16,}",
+    // Google: API keys, OAuth access tokens, OAuth client secrets.
+    r"(?-u:\b)AIza[A-Za-z0-9_-]{35}",
+    r"(?-u:\b)ya29\.[A-Za-z0-9_-]{20,}",
+    r"(?-u:\b)GOCSPX-[A-Za-z0-9_-]{20,}",
+    // Telegram bot tokens.
+    r"(?-u:\b)[0-9]{8,10}:[A-Za-z0-9_-]{35}(?-u:\b)",
+    // OpenAI-style keys, with or without an infix such as `proj-` or `ant-`.
+    r"(?-u:\b)sk-[A-Za-z0-9_-]{20,}",
+    // JSON Web Tokens: header and payload both begin with `{"`.
+    r"(?-u:\b)eyJ[A-Za-z0-9_-]{4,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}",
+    // nkey seeds (NATS): S, the kind of the key, 56 base32 characters.
+    r"(?-u:\b)S[ACNOUX][A-Z2-7]{56}(?-u:\b)",
+    // A URL with a password.
+    r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n/?#:@]*:[^ \t\r\n/?#@]+@",
+    // HTTP authorization: a bearer token has a digit in it or is long; basic credentials are base64 of `user:password`,
+    // which has an upper-case letter, a digit or padding in it.
+    r"(?i-u:\bbearer)[ \t]+(?:[A-Za-z0-9._~+/-]*[0-9][A-Za-z0-9._~+/=-]{5,}|[A-Za-z0-9._~+/-]{7,}[0-9][A-Za-z0-9._~+/=-]*|[A-Za-z0-9._~+/=-]{24,})",
+    r"(?i-u:\bbasic)[ \t]+(?:[A-Za-z0-9+/]{8,}={1,2}(?:[ \t\r\n]|$)|[A-Za-z0-9+/]*[0-9][A-Za-z0-9+/]*[A-Z][A-Za-z0-9+/]{2,}|[A-Za-z0-9+/]*[A-Z][A-Za-z0-9+/]*[0-9][A-Za-z0-9+/]{2,})",
+];
+
+#[allow(clippy::expect_used, reason = "the patterns are constants; a test compiles each")]
+static FORM_SET: LazyLock<RegexSet> = LazyLock::new(|| RegexSet::new(FORMS).expect("constant patterns"));
+
+#[allow(clippy::expect_used, reason = "the pattern is a constant; a test compiles it")]
+static REFERENCE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\A\$\{env:[A-Za-z_][A-Za-z0-9_]*\}\z").expect("constant pattern"));
+
+/// JSON pointers of the secrets in `config`, in order; never the values. What lies at or below a pointer of `allowed`
+/// (the writer's `not_secret`) passes.
+#[must_use]
+pub fn find(config: &Value, allowed: &BTreeSet<String>) -> Vec<String> {
+    let mut finder = Finder { allowed, found: Vec::new() };
+    finder.visit(config, &mut String::new(), false);
+    finder.found
+}
+
+struct Finder<'a> {
+    allowed: &'a BTreeSet<String>,
+    found: Vec<String>,
+}
+
+impl Finder<'_> {
+    /// `named` tells whether the key above names a secret; it holds through lists, not through objects.
+    fn visit(&mut self, value: &Value, path: &mut String, named: bool) {
+        if self.allowed.contains(path.as_str()) {
+            return;
+        }
+        let length = path.len();
+        match value {
+            Value::String(text) => {
+                if !text.is_empty() && !is_reference(text) && (named || FORM_SET.is_match(text)) {
+                    self.found.push(path.clone());
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    path.push_str(&format!("/{index}"));
+                    self.visit(item, path, named);
+                    path.truncate(length);
+                }
+            }
+            Value::Object(members) => {
+                for (key, member) in members {
+                    path.push('/');
+                    path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                    self.visit(member, path, names_a_secret(key));
+                    path.truncate(length);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+/// Whether a text is, as a whole, a reference that clients resolve from their own environment: `${env:NAME}`.
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
+    REFERENCE.is_match(text)
+}
+
+/// Whether a key's last words name a secret.
+#[must_use]
+pub fn names_a_secret(key: &str) -> bool {
+    let words = words(key);
+    let Some((last, before)) = words.split_last() else { return false };
+    let secret_key = last == "key" && before.last().is_some_and(|word| SECRET_KEYS.contains(&word.as_str()));
+    secret_key || SECRET_WORDS.contains(&last.as_str())
+}
+
+/// A key's words in lower case: split at whatever is no letter or digit, and at the humps of camel case
+/// (`dbPassword`, `APIKey`). Digits at the end of a word don't belong to it (`password2`).
+fn words(key: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for part in key.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty()) {
+        let chars: Vec<char> = part.chars().collect();
+        let mut word = String::new();
+        for (at, c) in chars.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|at| chars.get(at));
+            let after = chars.get(at + 1);
+            let hump = c.is_uppercase()
+                && (before.is_some_and(|b| b.is_lowercase() || b.is_numeric())
+                    || before.is_some_and(|b| b.is_uppercase()) && after.is_some_and(|a| a.is_lowercase()));
+            if hump && !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+            word.extend(c.to_lowercase());
+        }
+        words.push(word);
+    }
+    words
+        .into_iter()
+        .map(|word| word.trim_end_matches(|c: char| c.is_numeric()).to_owned())
+        .filter(|w| !w.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn found(config: Value) -> Vec<String> {
+        find(&config, &BTreeSet::new())
+    }
+
+    /// `n` characters that look random enough. (Put together here so that no scanner of repositories takes the test's
+    /// fakes for somebody's keys.)
+    fn filler(n: usize) -> String {
+        "a1B2c3D4e5F6g7H8j9".chars().cycle().take(n).collect()
+    }
+
+    #[test]
+    fn keys_that_name_a_secret() {
+        for key in [
+            "password",
+            "db_password",
+            "dbPassword",
+            "DB_PASSWORD",
+            "db-password",
+            "db.password",
+            "password2",
+            "passwd",
+            "pwd",
+            "adminPwd",
+            "passphrase",
+            "secret",
+            "client_secret",
+            "clientSecret",
+            "CLIENT-SECRET",
+            "token",
+            "auth_token",
+            "accessToken",
+            "refresh.token",
+            "credential",
+            "credentials",
+            "awsCredentials",
+            "api_key",
+            "apiKey",
+            "API_KEY",
+            "APIKey",
+            "apikey",
+            "polygonApiKey",
+            "x-api-key",
+            "access_key",
+            "accessKey",
+            "secret_key",
+            "SECRET_KEY",
+            "private_key",
+            "privateKey",
+            "signing_key",
+            "signingKey",
+            "encryption_key",
+            "bearer",
+            "authBearer",
+        ] {
+            assert!(names_a_secret(key), "{key}");
+            assert_eq!(found(json!({ "a": { key: "x" } })).len(), 1, "{key}");
+            assert_eq!(found(json!({ key: ["", "x", ["y"]] })).len(), 2, "{key}: in lists");
+        }
+    }
+
+    #[test]
+    fn keys_that_only_look_so() {
+        for key in [
+            "password_policy",
+            "password_min_length",
+            "passwordMinLength",
+            "token_path",
+            "token_bucket_size",
+            "tokenBucketSize",
+            "tokenizer",
+            "max_tokens",
+            "tokens",
+            "api_key_header",
+            "apiKeyHeader",
+            "secret_santa",
+            "secretary",
+            "key",
+            "primary_key",
+            "partition_key",
+            "public_key",
+            "publicKey",
+            "keyboard",
+            "monkey",
+            "access_key_id",
+            "bearer_format",
+            "credentials_provider",
+            "pwd_file",
+            "passwordless",
+            "secrets_manager_region",
+            "token_ttl_seconds",
+            "tokenised",
+            "compass",
+            "bypass",
+            "api",
+            "cache_key",
+            "sort_key",
+            "routing_key",
+        ] {
+            assert!(!names_a_secret(key), "{key}");
+            assert_eq!(found(json!({ key: "bert" })), Vec::<String>::new(), "{key}");
+        }
+    }
+
+    #[test]
+    fn values_of_well_known_forms() {
+        let base32: String = "ABCDEFGHJKLMNPQRSTUVWXYZ234567".chars().cycle().take(56).collect();
+        for value in [
+            format!("-----BEGIN {}PRIVATE KEY-----\nMII…", "RSA "),
+            format!("-----BEGIN {}PRIVATE KEY-----", ""),
+            format!("x\n-----BEGIN {}PRIVATE KEY-----", "OPENSSH "),
+            format!("-----BEGIN {}PRIVATE KEY-----", "EC "),
+            format!("-----BEGIN {}PRIVATE KEY-----", "ENCRYPTED "),
+            format!("-----BEGIN PGP {} BLOCK-----", "PRIVATE KEY"),
+            format!("AKIA{}", "IOSFODNN7EXAMPLE"),
+            format!("id=ASIA{}", "Y34FZKBOKMUTVV7A"),
+            format!("ghp_{}", filler(36)),
+            format!("gho_{}", filler(36)),
+            format!("ghs_{}", filler(36)),
+            format!("github_pat_{}", filler(30)),
+            format!("glpat-{}", filler(20)),
+            format!("gldt-{}", filler(20)),
+            format!("xoxb-{}", filler(24)),
+            format!("xoxp-{}", filler(24)),
+            format!("xapp-1-{}", filler(24)),
+            format!("https://hooks.slack.com/services/T{}/B{}/{}", filler(8), filler(8), filler(24)),
+            format!("sk_live_{}", filler(24)),
+            format!("sk_test_{}", filler(24)),
+            format!("rk_live_{}", filler(24)),
+            format!("whsec_{}", filler(32)),
+            format!("AIza{}", filler(35)),
+            format!("ya29.{}", filler(40)),
+            format!("GOCSPX-{}", filler(28)),
+            format!("123456789:{}", filler(35)),
+            format!("sk-{}", filler(48)),
+            format!("sk-proj-{}", filler(40)),
+            format!("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{}", filler(20)),
+            format!("SU{base32}"),
+            format!("SA{base32}"),
+            "postgres://hub:hunter2@db:5432/x".into(),
+            "redis://:hunter2@cache".into(),
+            "amqp+ssl://u:p@h".into(),
+            format!("Bearer {}", filler(20)),
+            "bearer abcdef123456".into(),
+            format!("Authorization: Bearer {}", filler(12)),
+            "Basic dXNlcjpwYXNzd29yZA==".into(),
+            "Basic aGVsbG86d29ybGQxMjM".into(),
+        ] {
+            assert_eq!(found(json!({ "a": [{ "note": value }] })), ["/a/0/note"], "{value}");
+        }
+    }
+
+    #[test]
+    fn values_that_only_look_so() {
+        for value in [
+            "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----",
+            "-----BEGIN PUBLIC KEY-----",
+            "AKIA",
+            "pk_live_a1B2c3D4e5F6g7H8j9a1",
+            "ghp_short",
+            "sk-learn",
+            "task-force-is-a-word-with-dashes",
+            "risk-management-service-instance-1",
+            "disk-usage-percent-threshold-high",
+            "https://example.com/path?x=1",
+            "https://user@example.com/",
+            "nats://nats:4222,nats://nats-2:4222",
+            "postgres://hub@db:5432/central_hub",
+            "http://[::1]:8080/x@y",
+            "Basic auth",
+            "basic authentication",
+            "Bearer of news",
+            "bearer authentication",
+            "10:30:00",
+            "2026-01-05T10:00:00Z",
+            "EURUSD",
+            "eyJ",
+            "SUMMARY",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "5m",
+            "token",
+            "password",
+        ] {
+            assert_eq!(found(json!({ "note": value })), Vec::<String>::new(), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_secret() {
+        let config = json!({
+            "password": null, "token": 5, "secret": false, "pwd": "", "api_key": {"header": "X-Key"}, "credentials": [],
+            "secret_santa": false, "token_bucket_size": 5,
+        });
+        assert_eq!(found(config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn references_pass_as_whole_values_only() {
+        let config = json!({ "password": "${env:DB_PASSWORD}", "tokens": { "token": ["${env:A_1}"] } });
+        assert_eq!(found(config), Vec::<String>::new());
+        for value in ["${env:}", "${env:1A}", "x${env:A}", "${env:A}x", "${env:A}\n", "${ENV:A}", "$A"] {
+            assert_eq!(found(json!({ "password": value })), ["/password"], "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_writer_vouches_for_passes() {
+        let config = json!({ "a/b": { "token": "x" }, "password": ["x", "y"], "secret": "z" });
+        assert_eq!(found(config.clone()), ["/a~1b/token", "/password/0", "/password/1", "/secret"]);
+        let allowed = BTreeSet::from(["/a~1b/token".to_owned(), "/password".to_owned()]);
+        assert_eq!(find(&config, &allowed), ["/secret"]);
+    }
+}
