@@ -1,6 +1,7 @@
 -- A page of configs after a service.
-SELECT service_name, version, revision, updated_at
-FROM config_heads
-WHERE service_name > $1 AND revision > 0
-ORDER BY service_name
+SELECT h.service_name, h.version, h.revision, a.activated_at AS updated_at
+FROM config_heads h
+JOIN config_activations a ON a.service_name = h.service_name AND a.revision = h.revision
+WHERE h.service_name > $1
+ORDER BY h.service_name
 LIMIT $2;

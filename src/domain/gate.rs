@@ -1,13 +1,12 @@
-//! What a config has to pass before it is published: no secrets, the service's schema, what live instances can read.
-
-use std::collections::BTreeSet;
+//! What a config has to pass, beside the [guard for secrets](super::secrets), before it is published: the service's schema,
+//! and what live instances can read.
 
 use serde_json::Value;
 
 use super::config::Violation;
 use super::name::{InstanceId, ServiceName};
 use super::schema::Schema;
-use super::{secrets, settings};
+use super::settings;
 
 /// A live instance that declared what it can read.
 #[derive(Clone, Debug)]
@@ -25,8 +24,6 @@ pub struct Gate {
     pub schema: Option<Value>,
     /// Live instances with a schema of their own.
     pub readers: Vec<Reader>,
-    /// JSON pointers that the writer vouches for.
-    pub not_secret: BTreeSet<String>,
 }
 
 /// What the gate found.
@@ -34,8 +31,6 @@ pub struct Gate {
 pub struct Findings {
     /// Where the config breaks its schema.
     pub violations: Vec<Violation>,
-    /// JSON pointers of secrets.
-    pub secrets: Vec<String>,
     /// Live instances that can't read it.
     pub incompatible: Vec<InstanceId>,
 }
@@ -49,16 +44,14 @@ impl Gate {
             violations.extend(settings::violations(config));
         }
         let unreadable = |reader: &&Reader| !breaks(&reader.schema, config).is_empty();
-        Findings {
-            violations,
-            secrets: secrets::find(config, &self.not_secret),
-            incompatible: self.readers.iter().filter(unreadable).map(|reader| reader.instance_id.clone()).collect(),
-        }
+        let incompatible = self.readers.iter().filter(unreadable).map(|reader| reader.instance_id.clone()).collect();
+        Findings { violations, incompatible }
     }
 }
 
 /// Where `config` breaks `schema`. A schema that can't be used, which only a write by hand can leave, breaks everywhere.
-fn breaks(schema: &Value, config: &Value) -> Vec<Violation> {
+#[must_use]
+pub fn breaks(schema: &Value, config: &Value) -> Vec<Violation> {
     match Schema::compile(schema) {
         Ok(schema) => schema.violations(config),
         Err(error) => vec![Violation { path: String::new(), message: format!("the schema can't be used: {error}") }],

@@ -11,6 +11,8 @@ pub mod name;
 #[cfg(feature = "server")]
 pub mod schema;
 #[cfg(feature = "server")]
+pub mod schema_steps;
+#[cfg(feature = "server")]
 pub mod secrets;
 pub mod settings;
 pub mod status;

@@ -3,12 +3,38 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use regex::{Regex, RegexSet};
 use serde_json::Value;
 
-/// Words that name a secret when a key ends in one of them.
-const SECRET_WORDS: &[&str] =
-    &["password", "passwd", "pwd", "passphrase", "secret", "token", "credential", "credentials", "apikey", "bearer"];
+/// Words that name a secret when a key ends in one of them. So does a word that ends in one of the first four
+/// (`dbpassword`): nothing else does.
+const SECRET_WORDS: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "apikey",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "credentials",
+    "bearer",
+    "accesskey",
+    "secretkey",
+    "privatekey",
+    "signingkey",
+    "encryptionkey",
+    "clientsecret",
+    "authtoken",
+    "accesstoken",
+    "refreshtoken",
+    "bearertoken",
+];
+
+/// How many of [`SECRET_WORDS`] name a secret as the end of a longer word, too.
+const SECRET_ENDINGS: usize = 4;
 
 /// Words that name a secret when a key ends in one of them followed by `key`.
 const SECRET_KEYS: &[&str] = &["api", "access", "secret", "private", "signing", "encryption"];
@@ -38,22 +64,37 @@ const FORMS: &[&str] = &[
     r"(?-u:\b)GOCSPX-[A-Za-z0-9_-]{20,}",
     // Telegram bot tokens.
     r"(?-u:\b)[0-9]{8,10}:[A-Za-z0-9_-]{35}(?-u:\b)",
-    // OpenAI-style keys, with or without an infix such as `proj-` or `ant-`.
-    r"(?-u:\b)sk-[A-Za-z0-9_-]{20,}",
+    // OpenAI-style keys, with or without an infix such as `proj-` or `ant-`. A name of several words has no word of twenty
+    // letters.
+    r"(?-u:\b)sk-[A-Za-z0-9_-]*[A-Za-z0-9]{20,}",
     // JSON Web Tokens: header and payload both begin with `{"`.
     r"(?-u:\b)eyJ[A-Za-z0-9_-]{4,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}",
     // nkey seeds (NATS): S, the kind of the key, 56 base32 characters.
     r"(?-u:\b)S[ACNOUX][A-Z2-7]{56}(?-u:\b)",
     // A URL with a password.
     r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n/?#:@]*:[^ \t\r\n/?#@]+@",
-    // HTTP authorization: a bearer token has a digit in it or is long; basic credentials are base64 of `user:password`,
-    // which has an upper-case letter, a digit or padding in it.
-    r"(?i-u:\bbearer)[ \t]+(?:[A-Za-z0-9._~+/-]*[0-9][A-Za-z0-9._~+/=-]{5,}|[A-Za-z0-9._~+/-]{7,}[0-9][A-Za-z0-9._~+/=-]*|[A-Za-z0-9._~+/=-]{24,})",
-    r"(?i-u:\bbasic)[ \t]+(?:[A-Za-z0-9+/]{8,}={1,2}(?:[ \t\r\n]|$)|[A-Za-z0-9+/]*[0-9][A-Za-z0-9+/]*[A-Z][A-Za-z0-9+/]{2,}|[A-Za-z0-9+/]*[A-Z][A-Za-z0-9+/]*[0-9][A-Za-z0-9+/]{2,})",
+    // HTTP authorization: a bearer token has a digit in it or is one long word.
+    r"(?i-u:\bbearer)[ \t]+(?:[A-Za-z0-9._~+/-]*[0-9][A-Za-z0-9._~+/=-]{5,}|[A-Za-z0-9._~+/-]{7,}[0-9][A-Za-z0-9._~+/=-]*|[A-Za-z0-9+/=]{24,})",
+    // Tokens of npm, PyPI, Hugging Face, SendGrid and DigitalOcean; keys in connection strings of Azure.
+    r"(?-u:\b)npm_[A-Za-z0-9]{36}(?-u:\b)",
+    r"(?-u:\b)pypi-AgE[A-Za-z0-9_-]{50,}",
+    r"(?-u:\b)hf_[A-Za-z0-9]{34}(?-u:\b)",
+    r"(?-u:\b)SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?-u:\b)",
+    r"(?-u:\b)do[opr]_v1_[a-f0-9]{64}(?-u:\b)",
+    r"(?-u:\b)(?:Account|SharedAccess)Key=[A-Za-z0-9+/]{40,}={0,2}",
 ];
 
 #[allow(clippy::expect_used, reason = "the patterns are constants; a test compiles each")]
 static FORM_SET: LazyLock<RegexSet> = LazyLock::new(|| RegexSet::new(FORMS).expect("constant patterns"));
+
+/// HTTP authorization by base64 of `user:password`: what the first group holds is that, or only looks like it.
+#[allow(clippy::expect_used, reason = "the pattern is a constant; a test compiles it")]
+static BASIC: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?i-u:\bbasic)[ \t]+([A-Za-z0-9+/_-]{4,}={0,2})").expect("constant pattern"));
+
+#[allow(clippy::expect_used, reason = "the pattern is a constant; a test compiles it")]
+static REFERENCES: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}").expect("constant pattern"));
 
 #[allow(clippy::expect_used, reason = "the pattern is a constant; a test compiles it")]
 static REFERENCE: LazyLock<Regex> =
@@ -82,7 +123,7 @@ impl Finder<'_> {
         let length = path.len();
         match value {
             Value::String(text) => {
-                if !text.is_empty() && !is_reference(text) && (named || FORM_SET.is_match(text)) {
+                if !text.is_empty() && !is_reference(text) && (named || has_a_form(text)) {
                     self.found.push(path.clone());
                 }
             }
@@ -106,6 +147,30 @@ impl Finder<'_> {
     }
 }
 
+/// Whether a text holds something of a well-known form. References inside it, such as the password of a URL, are none.
+fn has_a_form(text: &str) -> bool {
+    let text = REFERENCES.replace_all(text, "");
+    let text = text.as_ref();
+    FORM_SET.is_match(text)
+        || BASIC.captures_iter(text).any(|found| found.get(1).is_some_and(|encoded| is_credentials(encoded.as_str())))
+}
+
+/// Whether it is base64 of `user:password`. No word of a language is: it would have to be text when decoded.
+fn is_credentials(encoded: &str) -> bool {
+    let Ok(decoded) = CREDENTIALS.decode(encoded.replace('-', "+").replace('_', "/")) else { return false };
+    let decoded = String::from_utf8(decoded).unwrap_or_default();
+    let split = decoded.split_once(':').filter(|_| !decoded.chars().any(char::is_control));
+    split.is_some_and(|(_, password)| !password.is_empty())
+}
+
+/// Base64 as it is found: with padding or without.
+const CREDENTIALS: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 /// Whether a text is, as a whole, a reference that clients resolve from their own environment: `${env:NAME}`.
 #[must_use]
 pub fn is_reference(text: &str) -> bool {
@@ -118,7 +183,8 @@ pub fn names_a_secret(key: &str) -> bool {
     let words = words(key);
     let Some((last, before)) = words.split_last() else { return false };
     let secret_key = last == "key" && before.last().is_some_and(|word| SECRET_KEYS.contains(&word.as_str()));
-    secret_key || SECRET_WORDS.contains(&last.as_str())
+    let ends_so = SECRET_WORDS.iter().take(SECRET_ENDINGS).any(|ending| last.ends_with(ending));
+    secret_key || ends_so || SECRET_WORDS.contains(&last.as_str())
 }
 
 /// A key's words in lower case: split at whatever is no letter or digit, and at the humps of camel case
@@ -206,6 +272,22 @@ mod tests {
             "encryption_key",
             "bearer",
             "authBearer",
+            "dbpassword",
+            "DBPASSWORD",
+            "rootpasswd",
+            "polygonapikey",
+            "authtoken",
+            "accesskey",
+            "clientsecret",
+            "privatekey",
+            "aws.secret-access_key",
+            "api key",
+            "x/y:token",
+            "token1",
+            "token_2",
+            "пароль.password",
+            "oauth2Token",
+            "dbPASSWORD",
         ] {
             assert!(names_a_secret(key), "{key}");
             assert_eq!(found(json!({ "a": { key: "x" } })).len(), 1, "{key}");
@@ -250,6 +332,38 @@ mod tests {
             "cache_key",
             "sort_key",
             "routing_key",
+            "token_count",
+            "token_type",
+            "tokens_per_minute",
+            "stop_tokens",
+            "special_tokens",
+            "token_limit",
+            "secret_name",
+            "secret_ref",
+            "secretKeyRef",
+            "image_pull_secrets",
+            "password_hash_algorithm",
+            "password_reset_url",
+            "forgot_password_link",
+            "credentials_file",
+            "credentialled",
+            "api_keys_table",
+            "api_version",
+            "access_key_rotation_days",
+            "private_key_path",
+            "signing_key_id",
+            "encryption_key_bits",
+            "foreign_key",
+            "idempotency_key",
+            "keys",
+            "monkey_api",
+            "authorization_url",
+            "bearer_only",
+            "unsecret_mode",
+            "cwd",
+            "",
+            "_",
+            "2",
         ] {
             assert!(!names_a_secret(key), "{key}");
             assert_eq!(found(json!({ key: "bert" })), Vec::<String>::new(), "{key}");
@@ -299,6 +413,28 @@ mod tests {
             format!("Authorization: Bearer {}", filler(12)),
             "Basic dXNlcjpwYXNzd29yZA==".into(),
             "Basic aGVsbG86d29ybGQxMjM".into(),
+            "Basic dXNlcjpwYXNz".into(),
+            "basic YTpi".into(),
+            "Authorization: Basic w7xzZXI6cMOkc3M=".into(),
+            "first basic training, then Basic dXNlcjpwYXNz".into(),
+            format!("bearer {}", "AbCdEfGhIjKlMnOpQrStUvWxYz"),
+            format!("sk-ant-api03-{}-{}", filler(40), filler(30)),
+            format!("sk-{}_{}", filler(10), filler(24)),
+            "mongodb+srv://u:p@cluster.example/db".into(),
+            "jdbc:postgresql://u:p@h/db".into(),
+            "primary=nats://a:b@n1:4222 then more".into(),
+            "https://:secret@example.com".into(),
+            "postgres://probe:x${env:A}@db".into(),
+            "postgres://probe:${env:}@db".into(),
+            format!("npm_{}", filler(36)),
+            format!("pypi-AgE{}", filler(60)),
+            format!("hf_{}", filler(34)),
+            format!("SG.{}.{}", filler(22), filler(43)),
+            format!("dop_v1_{}", "0123456789abcdef".repeat(4)),
+            format!("AccountName=x;AccountKey={}==;", filler(86)),
+            format!("xoxe-1-{}", filler(20)),
+            format!("ghu_{} at the end", filler(40)),
+            format!("{{\"key\":\"AIza{}\"}}", filler(35)),
         ] {
             assert_eq!(found(json!({ "a": [{ "note": value }] })), ["/a/0/note"], "{value}");
         }
@@ -335,6 +471,47 @@ mod tests {
             "5m",
             "token",
             "password",
+            "Bearer token-based-authentication-scheme",
+            "Bearer realm=\"example\"",
+            "bearer of good tidings to 24 people",
+            "Basic HTTP authentication",
+            "basic training",
+            "Basic plan",
+            "Basic YWJjZGVmZ2g=",
+            "BASIC",
+            "sk-learn-gradient-boosting-classifier",
+            "sk-SK.locale-of-the-slovak-republic",
+            "npm_config_registry",
+            "hf_transfer",
+            "SG.south.east",
+            "AccountKey=",
+            "http://example.com:8080/a@b",
+            "http://example.com:8080?to=a@b",
+            "http://example.com:8080#a@b",
+            "git@github.com:owner/name.git",
+            "ssh://git@host:22/path",
+            "user:password",
+            "redis://cache:6379/0",
+            "kafka://b1:9092,b2:9092",
+            "${HOME}/.config",
+            "{{ template }}",
+            "eyJhbGciOiJIUzI1NiJ9",
+            "a.b.c",
+            "1700000000:550e8400-e29b-41d4-a716-446655440000",
+            "2026-01-05T10:00:00+01:00",
+            "AKIALOWER",
+            "postgres://probe:${env:CENTRAL_HUB_PROBE_PG}@db:5432/x",
+            "postgres://${env:PGUSER}:${env:PGPASSWORD}@db/x",
+            "postgres://${env:PGUSER}@db/central_hub",
+            "Authorization: Bearer ${env:TOKEN}",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample",
+            "-----BEGIN CERTIFICATE REQUEST-----",
+            "-----BEGIN EC PARAMETERS-----",
+            "glpat-short",
+            "xoxb-1",
+            "SUNDAY",
+            "UABCDEFGHJKLMNPQRSTUVWXYZ234567ABCDEFGHJKLMNPQRSTUVWXYZ2",
+            "0123456789abcdef0123456789abcdef",
         ] {
             assert_eq!(found(json!({ "note": value })), Vec::<String>::new(), "{value}");
         }

@@ -94,15 +94,24 @@ impl Default for ConfigManagement {
 }
 
 impl ConfigManagement {
-    /// How many versions of each config are kept; `None`: all.
+    /// Which versions of each config are kept; `None`: all.
     #[must_use]
-    pub fn versions_kept(&self) -> Option<i64> {
+    pub fn retention(&self) -> Option<Retention> {
         match (self.enable_versioning, self.keep_versions) {
-            (false, _) => Some(1),
+            (false, _) => Some(Retention { newest: 1, undo: false }),
             (true, 0) => None,
-            (true, kept) => Some(kept.into()),
+            (true, newest) => Some(Retention { newest: newest.into(), undo: true }),
         }
     }
+}
+
+/// Which versions of each config are kept, beside the active one and what instances are to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// This many of the newest.
+    pub newest: i64,
+    /// Whether what a rollback without argument goes back to is kept too.
+    pub undo: bool,
 }
 
 /// Settings of a hub and what a person should look at.

@@ -8,12 +8,12 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::Hub;
-use super::config_calls::compiles;
 use super::serve::{Call, encode, explain};
 use crate::domain::heartbeat::{Applied, Report};
 use crate::domain::liveness;
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
+use crate::store::gate::compiles;
 use crate::store::heartbeat::Beat;
 use crate::wire::bucket::Key;
 use crate::wire::health::{Health, HubHealth, NatsHealth, PostgresHealth, ProjectionHealth};
@@ -59,7 +59,7 @@ impl Hub {
             Endpoint::ConfigValidate => encode(&self.config_validate(self.decode(call)?).await?),
             Endpoint::ConfigStatus => encode(&self.config_status(self.decode(call)?).await?),
             Endpoint::SchemaGet => encode(&self.schema_get(self.decode(call)?).await?),
-            Endpoint::SchemaSet => encode(&self.schema_set(self.decode(call)?).await?),
+            Endpoint::SchemaSet => encode(&self.schema_set(self.decode(call)?, call).await?),
             Endpoint::ConfigHistory => encode(&self.config_history(self.decode(call)?).await?),
             Endpoint::ConfigList => encode(&self.config_list(self.decode(call)?).await?),
             Endpoint::Health => {
@@ -77,9 +77,11 @@ impl Hub {
         self.memory_is_current().then(|| self.memory.get(call.service.as_deref()?)?.answer.clone()).flatten()
     }
 
+    /// Whether memory has what is in force. In a change freeze KV doesn't tell of what others commit.
     pub(super) fn memory_is_current(&self) -> bool {
-        let ttl = self.settings.borrow().config_management.config_cache_ttl_seconds;
-        self.config_sight.within(Duration::from_secs_f64(ttl))
+        let settings = &self.settings.borrow().config_management;
+        settings.enable_hot_reload
+            && self.config_sight.within(Duration::from_secs_f64(settings.config_cache_ttl_seconds))
     }
 
     async fn register(&self, request: Register) -> Result<Registered, Error> {
@@ -101,6 +103,10 @@ impl Hub {
         tracing::info!(service, instance = instance_id.as_str(), incarnation = made.incarnation, "registered");
         let settings = self.settings.borrow().service_discovery.clone();
         let asked = request.heartbeat_interval_seconds;
+        let mut warnings = registration_warnings(&request);
+        if let Some(schema) = &request.config_schema {
+            warnings.extend(self.warn_of_config(&request.service_name, schema).await);
+        }
         Ok(Registered {
             status: request.status.unwrap_or(Status::Healthy),
             heartbeat_interval_seconds: asked.unwrap_or(settings.heartbeat_interval_seconds),
@@ -108,7 +114,7 @@ impl Hub {
             incarnation: made.incarnation,
             config: made.config,
             dependencies: made.dependencies,
-            warnings: registration_warnings(&request),
+            warnings,
             service_name: request.service_name,
             instance_id,
         })

@@ -8,18 +8,21 @@ use time::OffsetDateTime;
 
 use super::Hub;
 use super::serve::{Call, encode, explain};
-use crate::domain::config::{Convergence, Position};
+use crate::domain::config::{Convergence, Position, Violation};
+use crate::domain::limits::Limits;
 use crate::domain::name::ServiceName;
-use crate::domain::schema::Schema;
-use crate::domain::settings::Settings;
+use crate::store::StoreError;
+use crate::store::config_schema::SchemaWrite;
 use crate::store::config_write::{ConfigWrite, Operation};
+use crate::store::delivery::Delivery;
+use crate::store::gate::{compiles, find_secrets, parsed, violations};
 use crate::wire::bucket::Key;
 use crate::wire::config::{
     ConfigChange, ConfigDelete, ConfigDiff, ConfigGet, ConfigHistory, ConfigList, ConfigPatch, ConfigRollback,
     ConfigSet, ConfigStatus, ConfigValidate, ConfigsPage, ConvergenceStatus, Diff, History, SchemaGet, SchemaSet,
-    ServiceSchema, Validation, WriteOptions,
+    ServiceSchema, Validation, WriteOptions, too_large,
 };
-use crate::wire::{Error, ErrorCode};
+use crate::wire::{Error, ErrorCode, json};
 
 /// How long a config call waits for KV before it says `published: false`.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,6 +30,9 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Room that a config leaves in a message for what stands beside it in KV and in an answer, in bytes: author and comment
 /// may have 1,000 characters of six bytes each.
 const CONFIG_MARGIN: usize = 16_384;
+
+/// How deep a config may be nested, however it was written, for the hub to read it.
+const READABLE_DEPTH: usize = 100;
 
 impl Hub {
     pub(super) async fn config_get(&self, request: ConfigGet) -> Result<Bytes, Error> {
@@ -76,23 +82,16 @@ impl Hub {
         options: WriteOptions,
         call: &Call,
     ) -> Result<ConfigChange, Error> {
-        if let Some(deadline) = options.deadline {
-            check_deadline(deadline, OffsetDateTime::now_utc())?;
-        }
-        let mut settings = self.settings.borrow().clone();
-        // What no message can carry would reach no watcher.
-        let carried = self.requests.client.max_payload().saturating_sub(CONFIG_MARGIN);
-        settings.limits.config_bytes = settings.limits.config_bytes.min(carried);
-        let own = service.as_str() == ServiceName::HUB;
+        let management = self.settings.borrow().config_management.clone();
         let write = ConfigWrite {
             operation,
-            options,
             authenticated_as: call.authenticated_as.clone(),
-            subject: call.subject.to_string(),
-            body: call.body.clone(),
-            limits: settings.limits,
-            versions_kept: settings.config_management.versions_kept(),
-            push: own || settings.config_management.enable_hot_reload,
+            delivery: delivery(call, options.request_id.clone(), options.deadline),
+            options,
+            limits: self.config_limits(),
+            retention: management.retention(),
+            // The hub's own config is never frozen: it is what ends a freeze.
+            push: service.as_str() == ServiceName::HUB || management.enable_hot_reload,
             service_name: service.clone(),
         };
         let written = self.store.write_config(&write).await;
@@ -100,20 +99,24 @@ impl Hub {
         let mut change = written.change;
         let Some(active) = written.active else { return Ok(change) };
         self.memory.offer(&active);
-        if change.changed {
+        if change.changed && !written.repeated {
             let (version, revision) = (change.version, change.revision);
             tracing::info!(service = service.as_str(), version, revision, "config changed");
         }
         let projected = self.configs.project(Key::Config(service));
         self.committed.notify_one();
-        if let Some(projected) = projected {
-            change.published = matches!(tokio::time::timeout(PUBLISH_TIMEOUT, projected).await, Ok(Ok(())));
-        }
-        if own && let Some(config) = &active.config {
-            let value = serde_json::from_str(config.config.get()).unwrap_or(Value::Null);
-            change.warnings.extend(Settings::load(&value).map(|loaded| loaded.warnings).unwrap_or_default());
+        if active.pushed {
+            change.published = matches!(tokio::time::timeout(PUBLISH_TIMEOUT, projected).await, Ok(Ok(true)));
         }
         Ok(change)
+    }
+
+    /// The bounds on a config now. What no message can carry would reach no watcher.
+    fn config_limits(&self) -> Limits {
+        let mut limits = self.settings.borrow().limits.clone();
+        let carried = self.requests.client.max_payload().saturating_sub(CONFIG_MARGIN);
+        limits.config_bytes = limits.config_bytes.min(carried);
+        limits
     }
 
     pub(super) async fn config_history(&self, request: ConfigHistory) -> Result<History, Error> {
@@ -151,7 +154,13 @@ impl Hub {
         for (field, version) in [("from", request.from), ("to", to)] {
             let config = self.store.config_version(service, version).await.map_err(failed)?;
             let config = config.ok_or_else(|| no_such_version(service, version, field))?;
-            contents.push(serde_json::from_str::<Value>(config.config.get()).unwrap_or(Value::Null));
+            // Strictly: what could not be told exactly is not told.
+            let content = json::parse_object(config.config.get().as_bytes(), READABLE_DEPTH);
+            contents.push(content.map(Value::Object).map_err(|violation| {
+                let place = Error::shown(&violation.path);
+                let rule = format!("version {version} was written by SQL: at {place} {}", violation.rule);
+                Error::field(field, rule).at(&violation.path)
+            })?);
         }
         let operations = match contents.as_slice() {
             [from, to] => json_patch::diff(from, to).0,
@@ -163,12 +172,21 @@ impl Hub {
 
     pub(super) async fn config_validate(&self, request: ConfigValidate) -> Result<Validation, Error> {
         let service = &request.service_name;
-        let findings = self.store.check_config(service, Value::Object(request.config)).await;
-        let found = findings.map_err(|error| explain(&error, "config validate", Some(service.as_str())))?;
+        let failed = |error| explain(&error, "config validate", Some(service.as_str()));
+        let config = Value::Object(request.config);
+        let secrets = find_secrets(&config, &request.not_secret.into_iter().collect()).await.map_err(failed)?;
+        // Postgres, whose log may show all that it is sent, never sees a secret.
+        if secrets.is_empty() {
+            let most = self.config_limits().config_bytes;
+            if self.store.size_of_config(&config).await.map_err(failed)? > most {
+                return Err(too_large(most));
+            }
+        }
+        let found = self.store.check_config(service, config).await.map_err(failed)?;
         Ok(Validation {
-            valid: found.violations.is_empty() && found.secrets.is_empty() && found.incompatible.is_empty(),
+            valid: found.violations.is_empty() && secrets.is_empty() && found.incompatible.is_empty(),
             violations: found.violations,
-            secrets: found.secrets,
+            secrets,
             incompatible_instances: found.incompatible,
         })
     }
@@ -200,33 +218,45 @@ impl Hub {
         Ok(ServiceSchema { service_name, schema: schema.unwrap_or(Value::Null), warnings: Vec::new() })
     }
 
-    pub(super) async fn schema_set(&self, request: SchemaSet) -> Result<ServiceSchema, Error> {
-        let SchemaSet { service_name, schema } = request;
-        let given = Some(&schema).filter(|schema| !schema.is_null());
-        if let Some(schema) = given {
-            compiles("schema", schema).await?;
+    pub(super) async fn schema_set(&self, request: SchemaSet, call: &Call) -> Result<ServiceSchema, Error> {
+        let SchemaSet { service_name, schema, request_id, deadline } = request;
+        if !schema.is_null() {
+            compiles("schema", &schema).await?;
         }
-        let failed = |error| explain(&error, "schema set", Some(service_name.as_str()));
-        self.store.set_config_schema(&service_name, given).await.map_err(failed)?;
-        let mut warnings = Vec::new();
-        let active = self.store.configs_active(&[service_name.as_str()]).await.map_err(failed)?;
-        if let Some(config) = active.first().and_then(|active| active.config.as_ref()) {
-            let value = serde_json::from_str(config.config.get()).unwrap_or(Value::Null);
-            let found = self.store.check_config(&service_name, value).await.map_err(failed)?;
-            if !found.violations.is_empty() {
-                warnings.push(format!("the active config, version {}, doesn't satisfy it", config.version));
+        let authenticated_as = call.authenticated_as.clone();
+        let write =
+            SchemaWrite { service_name, schema, authenticated_as, delivery: delivery(call, request_id, deadline) };
+        let set = self.store.set_config_schema(&write).await;
+        set.map_err(|error| explain(&error, "schema set", Some(write.service_name.as_str())))
+    }
+
+    /// A warning to an instance that declares that it can't read what is in force. It is registered all the same: whether it
+    /// starts is its own decision.
+    pub(super) async fn warn_of_config(&self, service: &ServiceName, schema: &Value) -> Option<String> {
+        let found = async {
+            let active = self.store.configs_active(&[service.as_str()]).await?;
+            let Some(config) = active.into_iter().next().and_then(|active| active.config) else { return Ok(None) };
+            let content = parsed(config.config.get())?;
+            let violation = violations(schema.clone(), content).await?.into_iter().next();
+            Ok::<_, StoreError>(violation.map(|violation| (config.version, violation)))
+        };
+        match found.await {
+            Ok(found) => found.map(|(version, violation)| {
+                let Violation { path, message } = violation;
+                format!(
+                    "config_schema: it doesn't hold for the config in force, version {version}: at {path:?}, {message}"
+                )
+            }),
+            Err(error) => {
+                tracing::debug!(cause = %error.chain(), "a registration was not told about its config");
+                None
             }
         }
-        Ok(ServiceSchema { service_name, schema, warnings })
     }
 }
 
-/// Checks that a schema can be used, on a thread where that may take its time.
-pub(super) async fn compiles(field: &'static str, schema: &Value) -> Result<(), Error> {
-    let schema = schema.clone();
-    let compiled = tokio::task::spawn_blocking(move || Schema::compile(&schema).map(|_| ())).await;
-    let compiled = compiled.map_err(|_| Error::field(field, "can't be used as a JSON Schema"))?;
-    compiled.map_err(|rule| Error::field(field, rule))
+fn delivery(call: &Call, request_id: Option<String>, deadline: Option<OffsetDateTime>) -> Delivery {
+    Delivery { subject: call.subject.to_string(), body: call.body.clone(), request_id, deadline }
 }
 
 fn no_such_config(service: &ServiceName) -> Error {
@@ -251,14 +281,4 @@ fn check_revision(service: &ServiceName, revision: i64, least: Option<i64>) -> R
         .with("revision", revision)),
         _ => Ok(()),
     }
-}
-
-fn check_deadline(deadline: OffsetDateTime, now: OffsetDateTime) -> Result<(), Error> {
-    if now <= deadline {
-        return Ok(());
-    }
-    let now = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
-    Err(Error::new(ErrorCode::Expired, "deadline: it has passed, nothing was done")
-        .with("field", "deadline")
-        .with("now", now))
 }

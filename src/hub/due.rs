@@ -17,7 +17,7 @@ pub struct Due {
     /// behind would have it.
     pub seen: u64,
     /// Who waits for it.
-    pub waiting: Vec<oneshot::Sender<()>>,
+    pub waiting: Vec<oneshot::Sender<bool>>,
 }
 
 /// Keys that are due.
@@ -44,8 +44,8 @@ impl DueKeys {
         due.seen = due.seen.max(revision);
     }
 
-    /// Adds a key; the receiver hears when it is done.
-    pub fn add_awaited(&self, key: Key) -> oneshot::Receiver<()> {
+    /// Adds a key; the receiver hears when it is done, and whether KV has what it should.
+    pub fn add_awaited(&self, key: Key) -> oneshot::Receiver<bool> {
         let (done, receiver) = oneshot::channel();
         self.lock().entry(key).or_default().waiting.push(done);
         receiver

@@ -11,7 +11,7 @@ use super::nats::{Connection, Interruptions};
 use super::throttle::Throttle;
 use crate::domain::lease::{self, Token};
 use crate::domain::liveness::{Hearing, TROUBLE, Tick};
-use crate::domain::settings::Settings;
+use crate::domain::settings::{Retention, Settings};
 use crate::store::lease::Swept;
 use crate::store::{Store, StoreError};
 
@@ -20,6 +20,9 @@ const PARTITION_DAYS: i32 = 3;
 
 /// How often the leader sees to the partitions.
 const PARTITION_PERIOD: Duration = Duration::from_secs(3600);
+
+/// How often the leader looks for versions of configs that needn't be kept.
+const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Competes for the leadership and does the leader's work.
 pub struct Leader {
@@ -46,6 +49,8 @@ struct Term {
     hearing: Hearing,
     interruptions: u64,
     partitions_made: Option<Instant>,
+    /// By which rule versions of configs were removed last, and when.
+    pruned: Option<(Option<Retention>, Instant)>,
 }
 
 impl Leader {
@@ -66,7 +71,7 @@ impl Leader {
             }
             // Apart from the sweep: nobody's liveness may hang on it.
             if let Some(token) = term.token
-                && let Err(error) = self.care_for_configs(token).await
+                && let Err(error) = self.care_for_configs(&mut term, token).await
             {
                 tracing::debug!(cause = %error.chain(), "the care for configs will be tried again");
             }
@@ -126,15 +131,25 @@ impl Leader {
     }
 
     /// What instances should run follows what is committed, outside a change freeze; who stays behind raises an alert;
-    /// answers that nobody may ask for any more are forgotten.
-    async fn care_for_configs(&self, token: Token) -> Result<(), StoreError> {
+    /// versions that needn't be kept, and answers that nobody may ask for any more, are forgotten.
+    async fn care_for_configs(&self, term: &mut Term, token: Token) -> Result<(), StoreError> {
         let settings = self.settings.borrow().clone();
-        if settings.config_management.enable_hot_reload {
-            self.store.push_configs().await?;
-        }
+        let frozen = !settings.config_management.enable_hot_reload;
+        let pushed = self.store.push_configs(token, frozen).await?;
         let default_interval = settings.service_discovery.heartbeat_interval_seconds;
-        if self.store.alert_config_behind(token, default_interval).await? {
+        let alerted = self.store.alert_config_behind(token, default_interval).await?;
+        if pushed || alerted {
             self.committed.notify_one();
+        }
+        // Each write sees to its own service: this is for a new setting, for what a freeze kept, and for services that nobody
+        // writes any more.
+        let retention = settings.config_management.retention();
+        let is_due = |(kept, at): (Option<Retention>, Instant)| kept != retention || at.elapsed() > PRUNE_PERIOD;
+        if pushed || term.pruned.is_none_or(is_due) {
+            if let Some(retention) = retention {
+                self.store.prune_configs(token, retention).await?;
+            }
+            term.pruned = Some((retention, Instant::now()));
         }
         self.store.forget_requests().await
     }

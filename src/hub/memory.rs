@@ -130,6 +130,7 @@ mod tests {
             config: Some(config),
             activated_by: String::new(),
             updated_at: OffsetDateTime::UNIX_EPOCH,
+            pushed: true,
         }
     }
 

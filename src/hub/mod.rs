@@ -151,7 +151,7 @@ impl Running {
             memory.offer(&active);
         }
         settings_keeper.load();
-        let projector = |bucket| Arc::new(Projector::new(bucket, store.clone(), Arc::clone(&memory), settings.clone()));
+        let projector = |bucket| Arc::new(Projector::new(bucket, store.clone(), Arc::clone(&memory), writer.clone()));
         let (configs, services) = (projector(Bucket::Config), projector(Bucket::Services));
         let (heartbeats, heartbeat_writer) = heartbeats::queue(
             options.max_heartbeats_waiting,
@@ -244,6 +244,7 @@ impl Running {
     /// The hub's own settings, the writer of heartbeats, the leader's work, and this replica's own record.
     fn start_passes(&self, writer: HeartbeatWriter, keeper: SettingsKeeper, interruptions: Arc<Interruptions>) {
         let hub = &self.hub;
+        let applied = keeper.applied();
         let (keeper, stop) = (Arc::new(keeper), self.passing.clone());
         supervise(&self.passes, "settings", move || {
             let (keeper, stop) = (Arc::clone(&keeper), stop.clone());
@@ -275,6 +276,7 @@ impl Running {
             heartbeats: hub.heartbeats.clone(),
             replica_id: hub.options.replica_id.clone(),
             host: hub.options.host.clone(),
+            applied,
             committed: Arc::clone(&hub.committed),
         });
         let stop = self.serving.clone();

@@ -112,13 +112,12 @@ impl Outbox {
 
     /// Waits until KV shows what the events changed.
     async fn project(&self, batch: &[Unpublished]) -> Result<(), Failure> {
-        // What a change freeze holds back is brought to KV at its end, not by its event.
-        let waiting = batch.iter().filter_map(Unpublished::key).filter_map(|key| match key.bucket() {
+        let waiting = batch.iter().filter_map(Unpublished::key).map(|key| match key.bucket() {
             Bucket::Config => self.configs.project(key),
             Bucket::Services => self.services.project(key),
         });
         let projected = tokio::time::timeout(PROJECTION_TIMEOUT, join_all(waiting.collect::<Vec<_>>())).await?;
-        projected.into_iter().collect::<Result<Vec<()>, _>>()?;
+        projected.into_iter().collect::<Result<Vec<bool>, _>>()?;
         Ok(())
     }
 

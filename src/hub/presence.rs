@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Map;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::heartbeats::HeartbeatQueue;
@@ -27,6 +28,8 @@ pub struct Presence {
     pub replica_id: InstanceId,
     /// The host it runs on.
     pub host: Option<String>,
+    /// The config of its own service that it runs.
+    pub applied: watch::Receiver<Applied>,
     /// Wakes the outbox.
     pub committed: std::sync::Arc<tokio::sync::Notify>,
 }
@@ -35,15 +38,21 @@ impl Presence {
     /// Runs until `stop`, then says goodbye.
     pub async fn run(&self, stop: CancellationToken) {
         let mut incarnation = None;
+        let mut applied = self.applied.clone();
         let mut beat = tokio::time::interval(INTERVAL);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = beat.tick() => {}
+                Ok(()) = applied.changed() => {}
                 () = stop.cancelled() => break,
             }
-            incarnation = match incarnation {
+            let registered = match incarnation {
                 None => self.register().await,
+                Some(current) => Some(current),
+            };
+            incarnation = match registered {
+                None => None,
                 Some(current) => self.beat(current).await,
             };
         }
@@ -87,7 +96,7 @@ impl Presence {
             instance_id: Some(self.replica_id.clone()),
             incarnation: Some(incarnation),
             status: Status::Healthy,
-            applied: Applied::default(),
+            applied: self.applied.borrow().clone(),
         };
         match self.heartbeats.take(Beat { service_name: ServiceName::hub(), report, metrics: None }).await {
             Err(error) if error.code == ErrorCode::NotRegistered => None,

@@ -6,8 +6,8 @@
 //!
 //! The same pass serves a change, a crash between commit and publish, and a value that somebody edited by hand.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::kv::{self, Operation};
@@ -19,9 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::due::{Due, DueKeys, OwnWrites};
 use super::evidence;
 use super::memory::Memory;
+use super::nats::Connection;
 use crate::domain::config::Position;
-use crate::domain::name::ServiceName;
-use crate::domain::settings::Settings;
 use crate::store::config::Active;
 use crate::store::{Store, StoreError};
 use crate::wire::bucket::{Bucket, Key};
@@ -30,6 +29,9 @@ use crate::wire::registry::Instance;
 /// Keys that are brought up to date together.
 const BATCH: usize = 64;
 
+/// Room that a put needs in a message beside the value, in bytes.
+const HEADERS: usize = 1_024;
+
 /// Brings the keys of one bucket to what Postgres says.
 pub struct Projector {
     bucket: Bucket,
@@ -37,10 +39,8 @@ pub struct Projector {
     memory: Arc<Memory>,
     due: DueKeys,
     wake: Notify,
-    /// Whether a change freeze is on.
-    settings: watch::Receiver<Settings>,
-    /// Keys that a change freeze holds back.
-    held: Mutex<HashSet<Key>>,
+    /// The connection that writes: it knows how much a message may carry.
+    connection: Connection,
     /// Woken when the epoch was raised, so that every key is due.
     pub raised: Notify,
     /// The bucket, while it is known to be there.
@@ -54,6 +54,17 @@ enum Step {
     Nothing,
     Put(Bytes),
     Purge,
+}
+
+/// What became of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// KV has what it should.
+    Yes,
+    /// Somebody else wrote first, or KV is away: it needs another look.
+    Later,
+    /// No message can carry it, which only a write by hand can bring about: another look would find the same.
+    Never,
 }
 
 /// Brings `found` (a key's value in KV) to `wanted` (what Postgres says).
@@ -82,15 +93,14 @@ enum PassError {
 impl Projector {
     /// A projector of `bucket`, which works once [`Projector::run`] runs and [`Projector::attach`] gave it the bucket.
     #[must_use]
-    pub fn new(bucket: Bucket, store: Store, memory: Arc<Memory>, settings: watch::Receiver<Settings>) -> Self {
+    pub fn new(bucket: Bucket, store: Store, memory: Arc<Memory>, connection: Connection) -> Self {
         Self {
             bucket,
             store,
             memory,
             due: DueKeys::default(),
             wake: Notify::new(),
-            settings,
-            held: Mutex::default(),
+            connection,
             raised: Notify::new(),
             kv: watch::Sender::new(None),
             own: OwnWrites::default(),
@@ -106,7 +116,7 @@ impl Projector {
 
     /// Asks for keys to be brought up to date.
     fn mark(&self, keys: impl IntoIterator<Item = Key>) {
-        self.due.add(keys.into_iter().filter(|key| !self.holds(key)));
+        self.due.add(keys);
         self.wake.notify_one();
     }
 
@@ -121,43 +131,15 @@ impl Projector {
 
     /// Asks for a key to be brought up to date, of which a watch told a KV revision.
     pub fn mark_seen(&self, key: Key, revision: u64) {
-        if !self.holds(&key) {
-            self.due.add_seen(key, revision);
-            self.wake.notify_one();
-        }
+        self.due.add_seen(key, revision);
+        self.wake.notify_one();
     }
 
-    /// Asks for a key to be brought up to date; the receiver hears when KV has it. `None` while a change freeze holds
-    /// it back.
-    pub fn project(&self, key: Key) -> Option<oneshot::Receiver<()>> {
-        let receiver = (!self.holds(&key)).then(|| self.due.add_awaited(key));
+    /// Asks for a key to be brought up to date; the receiver hears when that is done, and whether KV has what it should.
+    pub fn project(&self, key: Key) -> oneshot::Receiver<bool> {
+        let receiver = self.due.add_awaited(key);
         self.wake.notify_one();
         receiver
-    }
-
-    /// Whether a change freeze is on. The hub's own config is never frozen: it is what ends a freeze.
-    fn is_frozen(&self) -> bool {
-        self.bucket == Bucket::Config && !self.settings.borrow().config_management.enable_hot_reload
-    }
-
-    /// Keeps a key for the end of the change freeze, if there is one.
-    fn holds(&self, key: &Key) -> bool {
-        // Under the lock, so that no key is kept after the end.
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = matches!(key, Key::Config(service) if service.as_str() == ServiceName::HUB);
-        let holds = !own && self.is_frozen();
-        if holds {
-            held.insert(key.clone());
-        }
-        holds
-    }
-
-    /// What a key should hold is to be looked at again, when a change freeze is over.
-    fn thaw(&self) {
-        if !self.is_frozen() {
-            let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
-            self.mark(held);
-        }
     }
 
     /// What KV holds of a key.
@@ -177,7 +159,6 @@ impl Projector {
     /// Works until it is told to stop and nothing is left to do, or `give_up` is cancelled.
     pub async fn run(&self, stop: CancellationToken, give_up: CancellationToken) {
         let mut failures: u32 = 0;
-        let mut settings = self.settings.clone();
         loop {
             let batch = self.due.take(BATCH);
             if batch.is_empty() {
@@ -186,7 +167,6 @@ impl Projector {
                 }
                 tokio::select! {
                     () = self.wake.notified() => {}
-                    Ok(()) = settings.changed() => self.thaw(),
                     () = stop.cancelled() => {}
                 }
                 continue;
@@ -209,30 +189,30 @@ impl Projector {
     async fn pass(&self, batch: Vec<(Key, Due)>) -> bool {
         let kv = self.kv.borrow().clone();
         let done = match kv {
-            None => vec![false; batch.len()],
+            None => vec![Done::Later; batch.len()],
             Some(kv) => match self.bring(&kv, &batch).await {
                 Ok(done) => done,
                 Err(error) => {
                     tracing::debug!(bucket = ?self.bucket, cause = %error, "projection will try again");
-                    vec![false; batch.len()]
+                    vec![Done::Later; batch.len()]
                 }
             },
         };
         let mut left = false;
         for ((key, due), done) in batch.into_iter().zip(done) {
-            if done {
-                for waiter in due.waiting {
-                    let _ = waiter.send(());
-                }
-            } else {
+            if done == Done::Later {
                 left = true;
                 self.due.put_back(key, due);
+                continue;
+            }
+            for waiter in due.waiting {
+                let _ = waiter.send(done == Done::Yes);
             }
         }
         left
     }
 
-    async fn bring(&self, kv: &kv::Store, batch: &[(Key, Due)]) -> Result<Vec<bool>, PassError> {
+    async fn bring(&self, kv: &kv::Store, batch: &[(Key, Due)]) -> Result<Vec<Done>, PassError> {
         let mut entries = Vec::with_capacity(batch.len());
         for entry in join_all(batch.iter().map(|(key, _)| kv.entry(key.text()))).await {
             entries.push(entry?);
@@ -257,7 +237,7 @@ impl Projector {
         let steps = steps.into_iter().map(|(key, revision, step)| async move {
             match step {
                 Some(step) => self.take_step(kv, key, revision, step).await,
-                None => false,
+                None => Done::Later,
             }
         });
         Ok(join_all(steps).await)
@@ -298,7 +278,7 @@ impl Projector {
         if self.store.epoch().await? > epoch { Err(PassError::Raised) } else { Ok(()) }
     }
 
-    /// What Postgres says of configs, as the values that KV must hold.
+    /// What Postgres says of configs, as the values that KV must hold: what the instances are to run.
     async fn wanted_configs(&self, batch: &[(Key, Due)]) -> Result<HashMap<Key, Bytes>, PassError> {
         let names: Vec<String> = batch.iter().map(|(key, _)| key.text()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -306,12 +286,21 @@ impl Projector {
         for active in self.store.configs_active(&names).await? {
             actives.insert(active.service_name.to_string(), active);
         }
-        let mut wanted = HashMap::with_capacity(names.len());
+        let (mut pushed, mut held) = (Vec::with_capacity(names.len()), Vec::new());
         for name in names {
-            if let Some(active) = self.remember(name, actives.remove(name)).await? {
-                let value = serde_json::to_vec(&active.entry())?;
-                wanted.insert(Key::Config(active.service_name), value.into());
+            match self.remember(name, actives.remove(name)).await? {
+                Some(active) if active.pushed => pushed.push(active),
+                Some(_) => held.push(name),
+                None => {}
             }
+        }
+        if !held.is_empty() {
+            pushed.extend(self.store.configs_pushed(&held).await?);
+        }
+        let mut wanted = HashMap::with_capacity(pushed.len());
+        for active in pushed {
+            let value = serde_json::to_vec(&active.entry())?;
+            wanted.insert(Key::Config(active.service_name), value.into());
         }
         Ok(wanted)
     }
@@ -362,26 +351,33 @@ impl Projector {
         Ok(wanted)
     }
 
-    /// Takes a step; `false` when somebody else wrote first or KV is away, and the key needs another look.
-    async fn take_step(&self, kv: &kv::Store, key: &Key, revision: u64, step: Step) -> bool {
+    async fn take_step(&self, kv: &kv::Store, key: &Key, revision: u64, step: Step) -> Done {
         let text = key.text();
         match step {
-            Step::Nothing => true,
+            Step::Nothing => Done::Yes,
+            Step::Put(value) if value.len() + HEADERS > self.connection.client.max_payload() => {
+                tracing::error!(
+                    key = text,
+                    bytes = value.len(),
+                    "a value is too large for NATS, and KV keeps the one before: write a smaller one"
+                );
+                Done::Never
+            }
             Step::Put(value) => match kv.update(&text, value, revision).await {
                 Ok(written) => {
                     self.own.note(written);
-                    true
+                    Done::Yes
                 }
                 Err(error) => {
                     tracing::debug!(key = text, cause = %error, "put will be tried again");
-                    false
+                    Done::Later
                 }
             },
             Step::Purge => match kv.purge_expect_revision(&text, Some(revision)).await {
-                Ok(()) => true,
+                Ok(()) => Done::Yes,
                 Err(error) => {
                     tracing::debug!(key = text, cause = %error, "purge will be tried again");
-                    false
+                    Done::Later
                 }
             },
         }

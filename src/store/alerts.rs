@@ -62,11 +62,13 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// Ends the alert of a forced config, if there is one.
-    pub(super) async fn resolve_forced(&self, service: &ServiceName) -> Result<(), StoreError> {
-        let over = self.query(sql::CONFIG_FORCED_RESOLVE, &[&service.as_str()]).await?;
+    /// Ends the alerts of forced configs of a service (`None`: of each) that another config has replaced; tells whether
+    /// there were any.
+    pub(super) async fn resolve_forced(&self, service: Option<&ServiceName>) -> Result<bool, StoreError> {
+        let over = self.query(sql::CONFIG_FORCED_RESOLVE, &[&service.map(ServiceName::as_str)]).await?;
         let events = over.iter().map(resolved).collect::<Result<Vec<_>, _>>()?;
-        self.record(&events).await
+        self.record(&events).await?;
+        Ok(!events.is_empty())
     }
 }
 
@@ -96,7 +98,8 @@ async fn alert_in(tx: &Tx<'_>, token: Token, default_interval: f64) -> Result<bo
     if tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await?.is_none() {
         return Ok(false);
     }
-    let mut changed = false;
+    // The hub's own writes end them by themselves.
+    let mut changed = tx.resolve_forced(None).await?;
     for row in tx.query(sql::CONFIG_BEHIND, &[&default_interval]).await? {
         changed |= tx.raise(&behind(&row)?).await?;
     }

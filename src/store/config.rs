@@ -1,6 +1,5 @@
 //! Configs: the active one, any version, history, who runs what.
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -26,10 +25,12 @@ pub struct Active {
     pub activated_by: String,
     /// When.
     pub updated_at: OffsetDateTime,
+    /// Whether the instances are to run it already; if not, they are to stay with what they run.
+    pub pushed: bool,
 }
 
 impl Active {
-    /// The value that KV must hold.
+    /// It as a value in KV.
     #[must_use]
     pub fn entry(&self) -> ConfigEntry {
         ConfigEntry {
@@ -52,6 +53,14 @@ impl Store {
     /// What Postgres says.
     pub async fn configs_active(&self, services: &[&str]) -> Result<Vec<Active>, StoreError> {
         self.query(sql::CONFIG_ACTIVE, &[&services]).await?.iter().map(active_from).collect()
+    }
+
+    /// What the instances of these services are to run, where that isn't what is in force.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn configs_pushed(&self, services: &[&str]) -> Result<Vec<Active>, StoreError> {
+        self.query(sql::CONFIG_PUSHED, &[&services]).await?.iter().map(active_from).collect()
     }
 
     /// One version of a config.
@@ -97,27 +106,6 @@ impl Store {
         rows.iter().map(summary).collect()
     }
 
-    /// A service's schema.
-    ///
-    /// # Errors
-    /// What Postgres says.
-    pub async fn config_schema(&self, service: &ServiceName) -> Result<Option<Value>, StoreError> {
-        let rows = self.query(sql::CONFIG_SCHEMA_GET, &[&service.as_str()]).await?;
-        Ok(rows.first().map(|row| row.get("schema")))
-    }
-
-    /// Gives a service a schema, or takes it away.
-    ///
-    /// # Errors
-    /// What Postgres says.
-    pub async fn set_config_schema(&self, service: &ServiceName, schema: Option<&Value>) -> Result<(), StoreError> {
-        match schema {
-            Some(schema) => self.query(sql::CONFIG_SCHEMA_SET, &[&service.as_str(), schema]).await?,
-            None => self.query(sql::CONFIG_SCHEMA_DROP, &[&service.as_str()]).await?,
-        };
-        Ok(())
-    }
-
     /// What the live instances of a service say that they run; `head` is the newest activation and `since` its time.
     ///
     /// # Errors
@@ -130,31 +118,6 @@ impl Store {
     ) -> Result<Vec<InstanceConfig>, StoreError> {
         let rows = self.query(sql::CONFIG_STATUS, &[&service.as_str()]).await?;
         rows.iter().map(|row| report_from(row, head, since)).collect()
-    }
-
-    /// Whether a service's newest activations are still on their way to KV.
-    ///
-    /// # Errors
-    /// What Postgres says.
-    pub async fn config_is_unpublished(&self, service: &ServiceName) -> Result<bool, StoreError> {
-        let rows = self.query(sql::CONFIG_UNPUBLISHED, &[&service.as_str()]).await?;
-        Ok(rows.first().is_some_and(|row| row.get("unpublished")))
-    }
-
-    /// What was committed is what instances should run.
-    ///
-    /// # Errors
-    /// What Postgres says.
-    pub async fn push_configs(&self) -> Result<(), StoreError> {
-        self.query(sql::CONFIG_HEAD_PUSH, &[]).await.map(|_| ())
-    }
-
-    /// Forgets answers to requests with an id after their ten minutes.
-    ///
-    /// # Errors
-    /// What Postgres says.
-    pub async fn forget_requests(&self) -> Result<(), StoreError> {
-        self.query(sql::CONFIG_REQUEST_PRUNE, &[]).await.map(|_| ())
     }
 
     /// The KV keys of all configs.
@@ -192,6 +155,7 @@ pub(super) fn active_from(row: &Row) -> Result<Active, StoreError> {
         config,
         activated_by: row.get("activated_by"),
         updated_at: row.get("updated_at"),
+        pushed: row.get("pushed"),
     })
 }
 
@@ -201,8 +165,10 @@ fn activation_from(row: &Row) -> Activation {
         version: row.get("version"),
         action: row.get("action"),
         by: row.get("activated_by"),
+        authenticated_as: row.get("authenticated_as"),
         at: row.get("activated_at"),
         comment: row.get("comment"),
+        forced: row.get("forced"),
     }
 }
 

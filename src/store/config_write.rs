@@ -7,15 +7,15 @@ use tokio_postgres::Row;
 
 use super::alerts::{Alert, Severity};
 use super::config::{Active, active_from};
+use super::delivery::Delivery;
 use super::outbox::NewEvent;
-use super::registry::instance_in;
-use super::{Store, StoreError, Tx, object, sql};
+use super::{Store, StoreError, Tx, gate, object, sql};
 use crate::domain::config::{Activation, Change, Expectation, Head, Refusal, Undo};
-use crate::domain::gate::{Findings, Gate, Reader};
 use crate::domain::limits::Limits;
 use crate::domain::name::{InstanceId, ServiceName};
-use crate::wire::config::{ConfigChange, WriteOptions, check_keys};
-use crate::wire::{Error, ErrorCode};
+use crate::domain::settings::{Retention, Settings};
+use crate::wire::config::{ConfigChange, WriteOptions, check_keys, too_large};
+use crate::wire::{Error, ErrorCode, json};
 
 /// What a write does to a service's config.
 #[derive(Clone, Debug)]
@@ -41,14 +41,12 @@ pub struct ConfigWrite {
     pub options: WriteOptions,
     /// Whom NATS vouches for.
     pub authenticated_as: Option<String>,
-    /// The call's subject and body, by which a request id is bound.
-    pub subject: String,
-    /// See `subject`.
-    pub body: bytes::Bytes,
+    /// By what it is recognised when it comes again.
+    pub delivery: Delivery,
     /// Bounds on the content.
     pub limits: Limits,
-    /// Versions that are kept; `None`: all.
-    pub versions_kept: Option<i64>,
+    /// Which versions are kept; `None`: all.
+    pub retention: Option<Retention>,
     /// Whether instances are to run it at once, rather than after a change freeze.
     pub push: bool,
 }
@@ -60,6 +58,8 @@ pub struct Written {
     pub change: ConfigChange,
     /// What is in force after it; `None` after a dry run.
     pub active: Option<Active>,
+    /// Whether this answer was given before, and nothing was done now.
+    pub repeated: bool,
 }
 
 /// The state that a write finds.
@@ -67,6 +67,8 @@ struct State {
     head: Head,
     epoch: i64,
     active_config: Option<String>,
+    /// JSON pointers that the writer of the active version vouched for.
+    not_secret: BTreeSet<String>,
     schema: Option<Value>,
 }
 
@@ -75,6 +77,8 @@ struct Content {
     value: Value,
     /// As Postgres prints it.
     text: String,
+    /// JSON pointers that its writer vouches for.
+    not_secret: BTreeSet<String>,
 }
 
 impl Store {
@@ -85,25 +89,13 @@ impl Store {
     pub async fn write_config(&self, write: &ConfigWrite) -> Result<Written, StoreError> {
         self.run_tx("config write", write, |tx, write| Box::pin(write_in(tx, write))).await
     }
-
-    /// What the gate of a service finds in a config.
-    ///
-    /// # Errors
-    /// What Postgres says.
-    pub async fn check_config(&self, service: &ServiceName, config: Value) -> Result<Findings, StoreError> {
-        let rows = self.query(sql::CONFIG_SCHEMA_GET, &[&service.as_str()]).await?;
-        let schema = rows.first().map(|row| row.get("schema"));
-        let rows = self.query(sql::CONFIG_READERS, &[&service.as_str()]).await?;
-        let readers = rows.iter().map(reader_from).collect::<Result<_, _>>()?;
-        check(Gate { schema, readers, not_secret: BTreeSet::new() }, service.clone(), config).await
-    }
 }
 
 async fn write_in(tx: &Tx<'_>, write: &ConfigWrite) -> Result<Written, StoreError> {
     let service = write.service_name.as_str();
     tx.execute(sql::CONFIG_HEAD_LOCK, &[&service]).await?;
-    if let Some(change) = first_answer(tx, write).await? {
-        return Ok(Written { change, active: read_active(tx, service).await? });
+    if let Some(change) = tx.first_answer(&write.delivery).await? {
+        return Ok(Written { change, active: read_active(tx, service).await?, repeated: true });
     }
     let state = state_from(&tx.query_one(sql::CONFIG_STATE, &[&service]).await?)?;
     let options = &write.options;
@@ -133,6 +125,9 @@ async fn write_in(tx: &Tx<'_>, write: &ConfigWrite) -> Result<Written, StoreErro
                 .into(),
         );
     }
+    if let Some(content) = content.as_ref().filter(|_| service == ServiceName::HUB) {
+        warnings.extend(Settings::load(&content.value).map(|loaded| loaded.warnings).unwrap_or_default());
+    }
     let (changed, version, revision) = match change {
         Change::Unchanged => (false, state.head.version, state.head.revision),
         Change::Activate(activation) => (true, activation.version, activation.revision),
@@ -148,31 +143,13 @@ async fn write_in(tx: &Tx<'_>, write: &ConfigWrite) -> Result<Written, StoreErro
     };
     if options.dry_run {
         tx.execute(sql::CONFIG_HEAD_FORGET, &[&service]).await?;
-        return Ok(Written { change: change_reply, active: None });
+        return Ok(Written { change: change_reply, active: None, repeated: false });
     }
     if let Change::Activate(activation) = change {
         activate(tx, write, &state, activation, content.as_ref(), &forced).await?;
     }
-    if let Some(request_id) = &options.request_id {
-        let answer = serde_json::to_value(&change_reply).map_err(StoreError::defect)?;
-        let body: &[u8] = &write.body;
-        tx.execute(sql::CONFIG_REQUEST_KEEP, &[&write.subject, request_id, &body, &answer]).await?;
-    }
-    Ok(Written { change: change_reply, active: read_active(tx, service).await? })
-}
-
-/// The answer that this request got before, if it carries an id that was used.
-async fn first_answer(tx: &Tx<'_>, write: &ConfigWrite) -> Result<Option<ConfigChange>, StoreError> {
-    let Some(request_id) = &write.options.request_id else { return Ok(None) };
-    let body: &[u8] = &write.body;
-    let Some(row) = tx.query_opt(sql::CONFIG_REQUEST_FIND, &[&write.subject, request_id, &body]).await? else {
-        return Ok(None);
-    };
-    if !row.get::<_, bool>("same_body") {
-        let rule = "was used for another request within ten minutes: take a new one";
-        return Err(Error::field("request_id", rule).into());
-    }
-    serde_json::from_value(row.get("answer")).map(Some).map_err(StoreError::defect)
+    tx.keep_answer(&write.delivery, &change_reply).await?;
+    Ok(Written { change: change_reply, active: read_active(tx, service).await?, repeated: false })
 }
 
 fn state_from(row: &Row) -> Result<State, StoreError> {
@@ -190,6 +167,10 @@ fn state_from(row: &Row) -> Result<State, StoreError> {
         },
         epoch: row.get("epoch"),
         active_config: row.get("active_config"),
+        not_secret: match row.get("not_secret") {
+            None => BTreeSet::new(),
+            Some(pointers) => serde_json::from_value(pointers).map_err(StoreError::defect)?,
+        },
         schema: row.get("schema"),
     })
 }
@@ -198,45 +179,81 @@ fn state_from(row: &Row) -> Result<State, StoreError> {
 async fn content(tx: &Tx<'_>, write: &ConfigWrite, state: &State) -> Result<Option<Content>, StoreError> {
     let service = &write.service_name;
     match &write.operation {
-        Operation::Set(config) => normalised(tx, write, Value::Object(config.clone())).await.map(Some),
+        Operation::Set(config) => new_content(tx, write, state, Value::Object(config.clone())).await.map(Some),
         Operation::Patch(patch) => {
             let active = state.active_config.as_ref().ok_or_else(|| no_config(service))?;
-            let merged = merge(active, patch)?;
-            if let Value::Object(map) = &merged {
-                check_keys("patch", map, write.limits.config_keys)?;
-            }
-            normalised(tx, write, merged).await.map(Some)
+            let merged = merge(active, patch, &write.limits)?;
+            new_content(tx, write, state, Value::Object(merged)).await.map(Some)
         }
         Operation::Rollback(to) => {
             let target = to.or(state.head.undo.and_then(|undo| undo.version));
             let Some(version) = target else { return Ok(None) };
             let row = tx.query_opt(sql::CONFIG_VERSION, &[&service.as_str(), &version]).await?;
-            let text: String = row.ok_or_else(|| no_version(service, version))?.get("config");
-            let value = serde_json::from_str(&text).map_err(StoreError::defect)?;
-            Ok(Some(Content { value, text }))
+            let gone = || if to.is_some() { no_version(service, version) } else { not_kept(service, version) };
+            let text: String = row.ok_or_else(gone)?.get("config");
+            let value = gate::parsed(&text)?;
+            // Its writer vouched for it.
+            Ok(Some(Content { value, text, not_secret: BTreeSet::new() }))
         }
         Operation::Delete => Ok(None),
     }
 }
 
-fn merge(active: &str, patch: &Map<String, Value>) -> Result<Value, StoreError> {
-    let before: Value = serde_json::from_str(active).map_err(StoreError::defect)?;
-    let mut merged = before.clone();
+/// What a merge patch makes of the active content, which must be what a set could have brought, and stay so.
+fn merge(active: &str, patch: &Map<String, Value>, limits: &Limits) -> Result<Map<String, Value>, StoreError> {
+    let before = json::parse_object(active.as_bytes(), limits.depth).map_err(|violation| {
+        let place = Error::shown(&violation.path);
+        let rule = format!("the active config can't be patched, set it whole: at {place} {}", violation.rule);
+        Error::field("patch", rule).at(&violation.path)
+    })?;
+    let is_empty = before.is_empty();
+    let mut merged = Value::Object(before);
     json_patch::merge(&mut merged, &Value::Object(patch.clone()));
-    let is_empty = |value: &Value| value.as_object().is_some_and(Map::is_empty);
-    if is_empty(&merged) && !is_empty(&before) {
+    let merged = object(merged);
+    if merged.is_empty() && !is_empty {
         let rule = "would remove every key: use hub.config.delete, or set an empty config on purpose";
         return Err(Error::field("patch", rule).into());
     }
+    check_keys("patch", &merged, limits.config_keys)?;
+    json::check_forms(&merged).map_err(|violation| {
+        Error::field("patch", format!("{} {}", Error::shown(&violation.path), violation.rule)).at(&violation.path)
+    })?;
     Ok(merged)
 }
 
-async fn normalised(tx: &Tx<'_>, write: &ConfigWrite, value: Value) -> Result<Content, StoreError> {
+/// Content that is about to be published. Its secrets are looked for before Postgres sees it, whose log may show all that it
+/// is sent.
+async fn new_content(tx: &Tx<'_>, write: &ConfigWrite, state: &State, value: Value) -> Result<Content, StoreError> {
+    let mut not_secret: BTreeSet<String> = write.options.not_secret.iter().cloned().collect();
+    not_secret.extend(still_vouched_for(write, state, &value)?);
+    let secrets = gate::find_secrets(&value, &not_secret).await?;
+    if !secrets.is_empty() {
+        return Err(Error::new(
+            ErrorCode::SecretDetected,
+            "config: it carries secrets; put \"${env:NAME}\" there, which clients resolve from their environment, or list the path in not_secret if it is none",
+        )
+        .with("field", "config")
+        .with("paths", secrets)
+        .into());
+    }
     let text: String = tx.query_one(sql::CONFIG_NORMALISE, &[&value.to_string()]).await?.get("config");
     if text.len() > write.limits.config_bytes {
-        return Err(Error::too_large("config", write.limits.config_bytes, "bytes as PostgreSQL prints it").into());
+        return Err(too_large(write.limits.config_bytes).into());
     }
-    Ok(Content { value, text })
+    Ok(Content { value, text, not_secret })
+}
+
+/// What the writer of the active version vouched for, as far as it is the same still: in a patch, which leaves alone what it
+/// doesn't name, or in the same config once more.
+fn still_vouched_for(write: &ConfigWrite, state: &State, value: &Value) -> Result<Vec<String>, StoreError> {
+    let Some(active) = state.active_config.as_ref().filter(|_| !state.not_secret.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let active = gate::parsed(active)?;
+    let leaves_alone = matches!(write.operation, Operation::Patch(_)) || active == *value;
+    let is_the_same = |pointer: &&String| leaves_alone && value.pointer(pointer) == active.pointer(pointer);
+    let is_there = |pointer: &&String| value.pointer(pointer).is_some();
+    Ok(state.not_secret.iter().filter(is_the_same).filter(is_there).cloned().collect())
 }
 
 /// Holds the content against the gate, and gives the instances that `force` overrules.
@@ -246,31 +263,7 @@ async fn pass_gate(
     state: &State,
     content: Value,
 ) -> Result<Vec<InstanceId>, StoreError> {
-    let options = &write.options;
-    for pointer in &options.not_secret {
-        if content.pointer(pointer).is_none() {
-            let rule = format!("{pointer} points nowhere in the config");
-            return Err(Error::field("not_secret", rule).into());
-        }
-    }
-    let rows = tx.query(sql::CONFIG_READERS, &[&write.service_name.as_str()]).await?;
-    let gate = Gate {
-        schema: state.schema.clone(),
-        readers: rows.iter().map(reader_from).collect::<Result<_, _>>()?,
-        not_secret: options.not_secret.iter().cloned().collect(),
-    };
-    let findings = check(gate, write.service_name.clone(), content).await?;
-    // What is put back in force was vouched for when it was written.
-    let is_new = matches!(write.operation, Operation::Set(_) | Operation::Patch(_));
-    if is_new && !findings.secrets.is_empty() {
-        return Err(Error::new(
-            ErrorCode::SecretDetected,
-            "config: it carries secrets; put \"${env:NAME}\" there, which clients resolve from their environment, or list the path in not_secret if it is none",
-        )
-        .with("field", "config")
-        .with("paths", findings.secrets)
-        .into());
-    }
+    let findings = tx.check_config(&write.service_name, state.schema.clone(), content).await?;
     if !findings.violations.is_empty() {
         let violations = serde_json::to_value(&findings.violations).map_err(StoreError::defect)?;
         return Err(Error::new(ErrorCode::SchemaViolation, "config: it doesn't satisfy the service's schema")
@@ -278,7 +271,7 @@ async fn pass_gate(
             .with("violations", violations)
             .into());
     }
-    if !findings.incompatible.is_empty() && !options.force {
+    if !findings.incompatible.is_empty() && !write.options.force {
         let instances: Vec<&str> = findings.incompatible.iter().map(InstanceId::as_str).collect();
         return Err(Error::new(
             ErrorCode::Incompatible,
@@ -289,11 +282,6 @@ async fn pass_gate(
         .into());
     }
     Ok(findings.incompatible)
-}
-
-/// Checks on a thread where it may take its time.
-async fn check(gate: Gate, service: ServiceName, config: Value) -> Result<Findings, StoreError> {
-    tokio::task::spawn_blocking(move || gate.check(&service, &config)).await.map_err(StoreError::defect)
 }
 
 async fn activate(
@@ -310,13 +298,16 @@ async fn activate(
     tx.execute(sql::CONFIG_DEACTIVATE, &[&service]).await?;
     match (activation.version, content) {
         (Some(version), Some(content)) if activation.is_new => {
-            let not_secret = (!options.not_secret.is_empty()).then(|| serde_json::json!(options.not_secret));
+            let not_secret = (!content.not_secret.is_empty()).then(|| serde_json::json!(content.not_secret));
             let params: super::Params<'_> =
                 &[&service, &version, &content.text, &author, &write.authenticated_as, &options.comment, &not_secret];
             tx.execute(sql::CONFIG_INSERT, params).await?;
         }
         (Some(version), _) => {
-            tx.execute(sql::CONFIG_REACTIVATE, &[&service, &version]).await?;
+            if tx.execute(sql::CONFIG_REACTIVATE, &[&service, &version]).await? == 0 {
+                // Somebody removed it a moment ago.
+                return Err(no_version(&write.service_name, version).into());
+            }
         }
         (None, _) => {}
     }
@@ -333,9 +324,9 @@ async fn activate(
         &write.push,
     ];
     tx.execute(sql::CONFIG_ACTIVATE, params).await?;
-    tx.resolve_forced(&write.service_name).await?;
-    if let Some(kept) = write.versions_kept {
-        tx.execute(sql::CONFIG_PRUNE, &[&service, &kept]).await?;
+    tx.resolve_forced(Some(&write.service_name)).await?;
+    if let Some(retention) = write.retention {
+        tx.prune_configs(Some(service), retention).await?;
     }
     let forced: Vec<&str> = forced.iter().map(InstanceId::as_str).collect();
     let mut details = object(serde_json::json!({
@@ -348,6 +339,9 @@ async fn activate(
     }));
     if let Some(name) = &write.authenticated_as {
         details.insert("authenticated_as".into(), name.as_str().into());
+    }
+    if let Some(content) = content.filter(|content| !content.not_secret.is_empty()) {
+        details.insert("not_secret".into(), serde_json::json!(content.not_secret));
     }
     if !forced.is_empty() {
         details.insert("forced_upon".into(), forced.as_slice().into());
@@ -373,10 +367,6 @@ async fn activate(
 async fn read_active(tx: &Tx<'_>, service: &str) -> Result<Option<Active>, StoreError> {
     let row = tx.query_opt(sql::CONFIG_ACTIVE, &[&vec![service]]).await?;
     row.as_ref().map(active_from).transpose()
-}
-
-fn reader_from(row: &Row) -> Result<Reader, StoreError> {
-    Ok(Reader { instance_id: instance_in(row)?, schema: row.get("config_schema") })
 }
 
 fn refusal_error(refusal: Refusal, service: &ServiceName, head: &Head) -> Error {
@@ -407,4 +397,15 @@ fn no_version(service: &ServiceName, version: i64) -> Error {
         format!("{service} has no config version {version}, or no longer; hub.config.history tells which there are"),
     )
     .with("field", "to_version")
+}
+
+/// What a rollback without argument goes back to, when it is gone: a version is kept while the next
+/// rollback would need it, and no longer.
+fn not_kept(service: &ServiceName, version: i64) -> Error {
+    Error::new(
+        ErrorCode::NotFound,
+        format!(
+            "version {version} of {service} was in force before and is no longer kept; name another one with to_version, hub.config.history tells which there are"
+        ),
+    )
 }

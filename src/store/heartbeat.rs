@@ -66,8 +66,9 @@ impl Store {
         let metrics: Vec<Option<&str>> = beats.iter().map(|beat| beat.metrics.as_deref()).collect();
         let revisions: Vec<Option<i64>> = beats.iter().map(|beat| beat.report.applied.revision).collect();
         let versions: Vec<Option<i64>> = beats.iter().map(|beat| beat.report.applied.version).collect();
+        let errors: Vec<Option<&str>> = beats.iter().map(|beat| beat.report.applied.error.as_deref()).collect();
         let params: super::Params<'_> =
-            &[&services, &instances, &incarnations, &statuses, &metrics, &revisions, &versions, &record];
+            &[&services, &instances, &incarnations, &statuses, &metrics, &revisions, &versions, &errors, &record];
         let rows = self.query(sql::HEARTBEAT_TOUCH, params).await?;
         let mut heard = vec![None; beats.len()];
         for row in rows {

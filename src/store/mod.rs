@@ -5,9 +5,13 @@
 
 pub mod alerts;
 pub mod config;
+pub mod config_care;
+pub mod config_schema;
 pub mod config_write;
+pub mod delivery;
 pub mod epoch;
 pub mod error;
+pub mod gate;
 pub mod heartbeat;
 pub mod lease;
 pub mod migrate;

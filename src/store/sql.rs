@@ -33,6 +33,7 @@ queries! {
     CONFIG_NORMALISE = "config_normalise";
     CONFIG_PAGE = "config_page";
     CONFIG_PRUNE = "config_prune";
+    CONFIG_PUSHED = "config_pushed";
     CONFIG_REACTIVATE = "config_reactivate";
     CONFIG_READERS = "config_readers";
     CONFIG_REQUEST_FIND = "config_request_find";
@@ -43,7 +44,6 @@ queries! {
     CONFIG_SCHEMA_SET = "config_schema_set";
     CONFIG_STATE = "config_state";
     CONFIG_STATUS = "config_status";
-    CONFIG_UNPUBLISHED = "config_unpublished";
     CONFIG_VERSION = "config_version";
     CONFIG_VERSIONS = "config_versions";
     DEPENDENCY_STATUS = "dependency_status";

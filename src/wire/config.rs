@@ -113,9 +113,7 @@ impl WriteOptions {
             force: fields.flag("force")?.unwrap_or(false),
             not_secret: pointers(fields)?,
             request_id: request_id(fields)?,
-            deadline: fields.typed("deadline", "must be an RFC 3339 time", |value| {
-                value.as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
-            })?,
+            deadline: deadline(fields)?,
         })
     }
 }
@@ -144,6 +142,12 @@ fn request_id(fields: &mut Fields<'_>) -> Result<Option<String>, Error> {
         Some(id) if id.is_empty() => Err(Error::field("request_id", "must not be empty")),
         _ => Ok(id),
     }
+}
+
+fn deadline(fields: &mut Fields<'_>) -> Result<Option<OffsetDateTime>, Error> {
+    fields.typed("deadline", "must be an RFC 3339 time", |value| {
+        value.as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
+    })
 }
 
 /// `hub.config.set.<service>`: publish a config.
@@ -313,6 +317,12 @@ pub fn check_keys(field: &str, config: &Map<String, Value>, most: usize) -> Resu
     if count(config) > most { Err(Error::too_large(field, most, "keys")) } else { Ok(()) }
 }
 
+/// A config of more than `most` bytes.
+#[must_use]
+pub fn too_large(most: usize) -> Error {
+    Error::too_large("config", most, "bytes as PostgreSQL prints it")
+}
+
 /// `hub.config.history.<service>`: what was in force when, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigHistory {
@@ -336,11 +346,17 @@ pub struct Activation {
     pub action: String,
     /// Who did it.
     pub by: String,
+    /// Whom NATS vouches for, where the hub is told to believe it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authenticated_as: Option<String>,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// Why.
     pub comment: Option<String>,
+    /// Whether live instances had declared that they can't read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 /// One version.
@@ -478,6 +494,9 @@ pub struct ConfigValidate {
     pub service_name: ServiceName,
     /// The content.
     pub config: Map<String, Value>,
+    /// As [`WriteOptions::not_secret`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_secret: Vec<String>,
 }
 
 /// Answer to [`ConfigValidate`].
@@ -505,7 +524,7 @@ impl Request for ConfigValidate {
         let service_name = fields.service()?;
         let config = object(fields, "config")?;
         check_keys("config", &config, fields.limits().config_keys)?;
-        Ok(Self { service_name, config })
+        Ok(Self { service_name, config, not_secret: pointers(fields)? })
     }
 }
 
@@ -525,6 +544,12 @@ pub struct SchemaSet {
     pub service_name: ServiceName,
     /// A JSON Schema (draft 2020-12); `null` takes it away.
     pub schema: Value,
+    /// As [`WriteOptions::request_id`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// As [`WriteOptions::deadline`].
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<OffsetDateTime>,
 }
 
 /// Answer to [`SchemaGet`] and [`SchemaSet`].
@@ -564,7 +589,7 @@ impl Request for SchemaSet {
         let schema =
             fields.nullable("schema").ok_or_else(|| Error::field("schema", "is missing; null takes it away"))?;
         check_schema_size("schema", &schema)?;
-        Ok(Self { service_name, schema })
+        Ok(Self { service_name, schema, request_id: request_id(fields)?, deadline: deadline(fields)? })
     }
 }
 

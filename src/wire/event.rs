@@ -60,6 +60,10 @@ pub enum Kind {
     Deleted,
     /// An instance refused the newest config.
     Rejected,
+    /// What a change freeze held back, or was written by hand, goes to KV. Kept in the timeline, not sent.
+    Pushed,
+    /// A service's schema was given or taken away. Kept in the timeline, not sent.
+    SchemaChanged,
     /// An alert began.
     Raised,
     /// An alert is over.
@@ -67,7 +71,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, Topic); 14] = [
+    const ALL: [(Self, &'static str, Topic); 16] = [
         (Self::Registered, "registered", Topic::Service),
         (Self::Healthy, "healthy", Topic::Service),
         (Self::Degraded, "degraded", Topic::Service),
@@ -80,6 +84,8 @@ impl Kind {
         (Self::RolledBack, "rolled_back", Topic::Config),
         (Self::Deleted, "deleted", Topic::Config),
         (Self::Rejected, "rejected", Topic::Config),
+        (Self::Pushed, "pushed", Topic::Config),
+        (Self::SchemaChanged, "schema_changed", Topic::Config),
         (Self::Raised, "raised", Topic::Alert),
         (Self::Resolved, "resolved", Topic::Alert),
     ];
@@ -112,7 +118,7 @@ impl Kind {
     /// Whether it goes to the stream, or only stands in the timeline.
     #[must_use]
     pub fn is_sent(self) -> bool {
-        self != Self::Applied
+        !matches!(self, Self::Applied | Self::Pushed | Self::SchemaChanged)
     }
 }
 

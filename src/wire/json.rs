@@ -55,8 +55,7 @@ impl State<'_> {
     fn refuse<E: serde::de::Error>(&self, rule: &'static str) -> E {
         let path = self.path.borrow();
         let field = path.first().cloned().unwrap_or_else(|| "body".into());
-        let pointer = path.iter().map(|token| format!("/{}", token.replace('~', "~0").replace('/', "~1"))).collect();
-        self.violation.borrow_mut().get_or_insert(Violation { field, path: pointer, rule });
+        self.violation.borrow_mut().get_or_insert(Violation { field, path: pointer(&path), rule });
         E::custom(rule)
     }
 }
@@ -89,6 +88,8 @@ impl Node<'_, '_> {
         Ok(Value::Number(number))
     }
 }
+
+const OTHER_FORM_RULE: &str = "stands twice in its object, in another Unicode form";
 
 const NUL_RULE: &str = "must not hold \\u0000: PostgreSQL can't keep it";
 
@@ -144,7 +145,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let inner = self.inner()?;
         let mut map = Map::new();
-        let mut forms = HashSet::new();
+        let mut names = HashSet::new();
         while let Some(key) = access.next_key::<String>()? {
             self.state.path.borrow_mut().push(key.clone());
             if key.contains('\0') {
@@ -153,9 +154,8 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
             if map.contains_key(&key) {
                 return Err(self.state.refuse("stands twice in its object"));
             }
-            // Most keys are ASCII, which has one form only.
-            if !key.is_ascii() && !forms.insert(key.nfc().collect::<String>()) {
-                return Err(self.state.refuse("stands twice in its object, in another Unicode form"));
+            if !is_new_name(&mut names, &key) {
+                return Err(self.state.refuse(OTHER_FORM_RULE));
             }
             let value = access.next_value_seed(inner).map_err(|error| {
                 // serde_json refuses 1e999 by itself, as a syntax error; the literal tells that it was a number.
@@ -169,6 +169,57 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
         }
         Ok(Value::Object(map))
     }
+}
+
+/// Checks that no two keys of an object, at any depth, are one name in two Unicode forms. [`parse_object`] lets no such text
+/// in, but two texts may make one together.
+///
+/// # Errors
+/// The first key whose name is taken.
+pub fn check_forms(object: &Map<String, Value>) -> Result<(), Violation> {
+    let mut path = Vec::new();
+    if has_own_names(object, &mut path) {
+        return Ok(());
+    }
+    let field = path.first().cloned().unwrap_or_default();
+    Err(Violation { field, path: pointer(&path), rule: OTHER_FORM_RULE })
+}
+
+/// Whether each key has a name of its own; if not, `path` leads to the one that doesn't.
+fn has_own_names(object: &Map<String, Value>, path: &mut Vec<String>) -> bool {
+    let mut names = HashSet::new();
+    object.iter().all(|(key, value)| {
+        path.push(key.clone());
+        let fine = is_new_name(&mut names, key) && holds_own_names(value, path);
+        if fine {
+            path.pop();
+        }
+        fine
+    })
+}
+
+fn holds_own_names(value: &Value, path: &mut Vec<String>) -> bool {
+    match value {
+        Value::Object(object) => has_own_names(object, path),
+        Value::Array(items) => items.iter().enumerate().all(|(index, item)| {
+            path.push(index.to_string());
+            let fine = holds_own_names(item, path);
+            if fine {
+                path.pop();
+            }
+            fine
+        }),
+        _ => true,
+    }
+}
+
+/// Notes a key's name; `false` when another form of it was noted before. Most keys are ASCII, which has one form only.
+fn is_new_name(names: &mut HashSet<String>, key: &str) -> bool {
+    key.is_ascii() || names.insert(key.nfc().collect())
+}
+
+fn pointer(path: &[String]) -> String {
+    path.iter().map(|token| format!("/{}", token.replace('~', "~0").replace('/', "~1"))).collect()
 }
 
 /// The number literals of a JSON text, in document order, which is the order in which they are visited.
@@ -275,6 +326,16 @@ mod tests {
         let rule_of = rule("{\"a\":{\"\u{e9}\":1,\"e\u{301}\":2}}");
         assert_eq!(rule_of.1, "stands twice in its object, in another Unicode form");
         assert!(parse_object("{\"\u{e9}\":1,\"e\":2}".as_bytes(), 4).is_ok());
+    }
+
+    #[test]
+    fn forms_are_compared_at_any_depth() {
+        let object = |value: Value| value.as_object().cloned().unwrap();
+        let twice = serde_json::json!({ "\u{e9}": 1, "e\u{301}": 2 });
+        assert_eq!(check_forms(&object(twice.clone())).unwrap_err().rule, OTHER_FORM_RULE);
+        let deep = check_forms(&object(serde_json::json!({ "a": [{ "e": 1 }, { "b/c": twice }] }))).unwrap_err();
+        assert!(deep.field == "a" && deep.path.starts_with("/a/1/b~1c/"), "{deep:?}");
+        assert_eq!(check_forms(&object(serde_json::json!({ "\u{e9}": { "e\u{301}": [] }, "e": [1, {}] }))), Ok(()));
     }
 
     #[test]

@@ -117,6 +117,19 @@ const fn write_fields<const OWN: usize, const ALL: usize>(own: [Field; OWN]) -> 
     all
 }
 
+const NOT_SECRET: Field =
+    optional("not_secret", "list of JSON pointers", "Values that look like secrets and aren't, at most 100. Recorded.");
+const REQUEST_ID: Field = optional(
+    "request_id",
+    "text",
+    "At most 64 characters. The same subject, id and body again within ten minutes gets the first answer and does nothing twice; another body is `bad_request`.",
+);
+const DEADLINE: Field = optional(
+    "deadline",
+    "RFC 3339 time",
+    "Refuse when the hub gets to it later than this. (What was done in time under the same `request_id` is still answered.)",
+);
+
 const WRITE_FIELDS: [Field; 9] = [
     optional("created_by", "text", "Who writes; left out, `unknown`."),
     optional("comment", "text", "Why."),
@@ -128,13 +141,9 @@ const WRITE_FIELDS: [Field; 9] = [
     ),
     optional("dry_run", "true or false", "Check everything and answer what would happen, and do nothing."),
     optional("force", "true or false", "Publish although a live instance declared that it can't read it. Recorded."),
-    optional("not_secret", "list of JSON pointers", "Values that look like secrets and aren't, at most 100. Recorded."),
-    optional(
-        "request_id",
-        "text",
-        "At most 64 characters. The same subject, id and body again within ten minutes gets the first answer and does nothing twice; another body is `bad_request`.",
-    ),
-    optional("deadline", "RFC 3339 time", "Refuse when the hub gets to it later than this."),
+    NOT_SECRET,
+    REQUEST_ID,
+    DEADLINE,
 ];
 
 const CHANGE_ERRORS: &[ErrorCode] = &[
@@ -320,7 +329,7 @@ routes! {
         name: "config-validate",
         pattern: "config.validate.*",
         summary: "Would this config be taken? Changes nothing.",
-        fields: &[SERVICE, required("config", "object", "The content.")],
+        fields: &[SERVICE, required("config", "object", "The content."), NOT_SECRET],
         errors: &[],
         request: r#"{"config":{"operational":{"interval":0}}}"#,
         reply: r#"{"valid":false,"violations":[{"path":"/operational/interval","message":"value is less than the minimum of 1"}],"secrets":[],"incompatible_instances":[]}"#,
@@ -346,19 +355,21 @@ routes! {
     SchemaSet {
         name: "config-schema-set",
         pattern: "config.schema.set.*",
-        summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on.",
+        summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on, unless that would take more than 200,000 steps: then they are refused.",
         fields: &[
             SERVICE,
             required("schema", "object, true, false or null", "`null` takes it away. No references to other documents; regular expressions without look-around and back-references."),
+            REQUEST_ID,
+            DEADLINE,
         ],
-        errors: &[],
+        errors: &[ErrorCode::Expired],
         request: r#"{"schema":{"properties":{"operational":{"type":"object"}}}}"#,
         reply: r#"{"service_name":"tick-aggregator","schema":{"properties":{"operational":{"type":"object"}}},"warnings":[]}"#,
     }
     ConfigHistory {
         name: "config-history",
         pattern: "config.history.*",
-        summary: "What was in force when, and by whom; newest first.",
+        summary: "What was in force when, and by whom; newest first. `forced: true` stands at what live instances had declared that they can't read, `authenticated_as` where NATS vouches for somebody.",
         fields: &[
             SERVICE,
             LIMIT,

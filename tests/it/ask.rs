@@ -148,12 +148,18 @@ impl Asker {
         eventually(SOON, || jetstream.get_stream(event::stream_name(&self.prefix))).await
     }
 
-    /// All events on the stream whose subject, without the prefix, matches `filter`, once there are `count` of them.
+    /// The first `count` events whose subject, after `events.`, matches `filter`, once there are so many.
     pub async fn events(&self, filter: &str, count: usize) -> Vec<Event> {
+        self.sent(&format!("events.{filter}"), count).await
+    }
+
+    /// The first `count` messages on the stream of events whose subject, without the prefix, matches `filter`, once there
+    /// are so many.
+    pub async fn sent(&self, filter: &str, count: usize) -> Vec<Event> {
         let stream = self.event_stream().await;
         let consumer = stream
             .create_consumer(jetstream::consumer::pull::OrderedConfig {
-                filter_subject: self.subject(&format!("events.{filter}")),
+                filter_subject: self.subject(filter),
                 ..Default::default()
             })
             .await

@@ -30,6 +30,11 @@ fn nested(levels: usize) -> Value {
     (1..levels).fold(json!({}), |inner, _| json!({ "k": inner }))
 }
 
+/// So many keys, as short as they can be.
+fn keys(count: usize) -> Value {
+    (0..count).map(|index| (format!("{index:x}"), json!(0))).collect::<Map<_, _>>().into()
+}
+
 fn metrics(count: usize) -> Value {
     (0..count).map(|index| (format!("m{index}"), json!(index))).collect::<Map<_, _>>().into()
 }
@@ -158,6 +163,54 @@ fn broken() -> Vec<Case> {
         bad("config.set.a", json!({"config": {}, "deadline": 1_767_603_540}), "deadline"),
         bad("config.set.a", json!({"config": {}, "deadline": "2026-02-30T00:00:00Z"}), "deadline"),
         bad("config.set.a", json!({"config": {}, "Config": {}}), "Config"),
+        large("config.set.a", with("config", keys(100_000)), "config"),
+        bad("config.set.a", with("config", nested(129)), "config"),
+        bad("config.set.a", r#"{"config":{"a":1e309}}"#, "config"),
+        bad("config.set.a", r#"{"config":{"a":18446744073709551616}}"#, "config"),
+        bad("config.set.a", r#"{"config":{"a":-9223372036854775809}}"#, "config"),
+        bad("config.set.a", r#"{"config":{"a":0.10000000000000000001}}"#, "config"),
+        bad("config.set.a", "{\"config\":{\"\u{e9}\":1,\"e\u{301}\":2}}", "config"),
+        bad("config.set.a", json!({"config": {}, "request_id": ""}), "request_id"),
+        bad("config.set.a", json!({"config": {}, "request_id": 7}), "request_id"),
+        large("config.set.a", json!({"config": {}, "request_id": long(65)}), "request_id"),
+        bad("config.set.a", json!({"config": {}, "not_secret": "/a"}), "not_secret"),
+        bad("config.set.a", json!({"config": {}, "not_secret": ["a"]}), "not_secret"),
+        bad("config.set.a", json!({"config": {}, "not_secret": [["/a"]]}), "not_secret"),
+        bad("config.set.a", json!({"config": {}, "not_secret": ["/a"]}), "not_secret"),
+        bad("config.set.a", json!({"config": {}, "force": 1}), "force"),
+        bad("config.patch.a", "", "patch"),
+        bad("config.patch.a", with("patch", json!([])), "patch"),
+        bad("config.patch.a", with("patch", json!([{"op": "remove", "path": "/n"}])), "patch"),
+        bad("config.patch.a", with("patch", nested(65)), "patch"),
+        bad("config.patch.a", with("patch", json!({"n": null})), "patch"),
+        bad("config.patch.a", r#"{"patch":{"a":{"b":1,"b":2}}}"#, "patch"),
+        bad("config.patch.a", json!({"patch": {}, "config": {}}), "config"),
+        large("config.patch.a", with("patch", keys(100_000)), "patch"),
+        bad("config.rollback.a", with("to_version", 0), "to_version"),
+        bad("config.rollback.a", with("to_version", -1), "to_version"),
+        bad("config.rollback.a", with("to_version", 1.5), "to_version"),
+        bad("config.rollback.a", with("to_version", "1"), "to_version"),
+        bad("config.rollback.a", with("to_version", 1u64 << 63), "to_version"),
+        bad("config.rollback.a", with("version", 1), "version"),
+        bad("config.delete.a", with("config", json!({})), "config"),
+        bad("config.diff.a", "", "from"),
+        bad("config.diff.a", with("from", 0), "from"),
+        bad("config.diff.a", with("from", "1"), "from"),
+        bad("config.diff.a", json!({"from": 1, "to": -1}), "to"),
+        bad("config.validate.a", "", "config"),
+        bad("config.validate.a", with("config", json!([])), "config"),
+        large("config.validate.a", with("config", keys(100_000)), "config"),
+        large("config.validate.a", with("config", json!({"x": "c".repeat(400 * 1024)})), "config"),
+        bad("config.schema.set.a", "", "schema"),
+        bad("config.schema.set.a", with("schema", "{}"), "schema"),
+        bad("config.schema.set.a", with("schema", json!([{}])), "schema"),
+        bad("config.schema.set.a", with("schema", json!({"type": "strnig"})), "schema"),
+        bad("config.schema.set.a", with("schema", nested(65)), "schema"),
+        large("config.schema.set.a", with("schema", json!({"title": "t".repeat(64 * 1024)})), "schema"),
+        bad("config.schema.set.a", json!({"schema": {}, "force": true}), "force"),
+        bad("config.schema.set.a", json!({"schema": {}, "deadline": 5}), "deadline"),
+        bad("config.schema.get.a", with("schema", json!({})), "schema"),
+        bad("config.status.a", with("instance_id", "i"), "instance_id"),
         bad("config.history.a", with("before_revision", 0), "before_revision"),
         bad("config.history.a", with("limit", 1_001), "limit"),
         bad("config.list", with("service_name", "a"), "service_name"),
@@ -183,6 +236,8 @@ fn at_the_limit() -> Vec<(&'static str, Value)> {
         ("services.drain.b", json!({"draining": true, "reason": long(1_000)})),
         ("config.set.b", json!({"config": nested(64), "comment": long(1_000), "created_by": long(1_000)})),
         ("config.get.b", json!({"version": 1, "min_revision": 0})),
+        ("config.patch.b", json!({"patch": {"k": nested(63)}, "request_id": long(64), "comment": null})),
+        ("config.schema.set.b", json!({"schema": {"title": "t".repeat(64 * 1024 - 12)}})),
         ("config.history.b", json!({"limit": 1_000, "before_revision": i64::MAX})),
         ("deregister.b", json!({"service_name": "b", "instance_id": "i"})),
     ]
