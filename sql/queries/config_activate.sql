@@ -8,6 +8,7 @@ WITH activation AS (
 UPDATE config_heads
 SET revision = $2, version = $3, last_version = greatest(last_version, coalesce($3, 0)), updated_at = activation.activated_at,
     pushed_revision = CASE WHEN $10 THEN $2 ELSE pushed_revision END,
-    pushed_version = CASE WHEN $10 THEN $3 ELSE pushed_version END
+    pushed_version = CASE WHEN $10 THEN $3 ELSE pushed_version END,
+    pushed_at = CASE WHEN $10 THEN activation.activated_at ELSE pushed_at END
 FROM activation
 WHERE service_name = $1;

@@ -1,9 +1,14 @@
 -- Instances that may be due: silent for longer than their timeout (interval, or the default $1, times $2), or down for
--- longer than $3 seconds. The decision is the sweep's; this only spares it the others.
-SELECT id, service_name, instance_id, incarnation, status, last_heartbeat, status_since, heartbeat_interval_seconds
-FROM service_registry
-WHERE (status <> 'down' AND last_heartbeat < clock_timestamp()
-        - coalesce(heartbeat_interval_seconds, $1) * $2::double precision * interval '1 second')
-   OR (status = 'down' AND greatest(last_heartbeat, status_since) < clock_timestamp() - $3::double precision * interval '1 second')
-ORDER BY id
-FOR NO KEY UPDATE;
+-- longer than $3 seconds; and those whose times lie ahead, because the clock stepped back. The decision is the sweep's;
+-- this only spares it the others.
+SELECT r.id, r.service_name, r.instance_id, r.incarnation, r.status, r.last_heartbeat, r.status_since,
+       r.heartbeat_interval_seconds, clock_timestamp() AS read_at,
+       NOT EXISTS (SELECT FROM service_registry o WHERE o.service_name = r.service_name AND o.id <> r.id) AS alone
+FROM service_registry r
+WHERE (r.status <> 'down' AND r.last_heartbeat < clock_timestamp()
+        - coalesce(r.heartbeat_interval_seconds, $1) * $2::double precision * interval '1 second')
+   OR (r.status = 'down' AND greatest(r.last_heartbeat, r.status_since)
+        < clock_timestamp() - $3::double precision * interval '1 second')
+   OR greatest(r.last_heartbeat, r.status_since) > clock_timestamp()
+ORDER BY r.id
+FOR NO KEY UPDATE OF r;

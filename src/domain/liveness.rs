@@ -1,7 +1,8 @@
 //! When silence means that an instance is down.
 //!
 //! Only silence that the hub was able to hear counts. [`Hearing`] tells since when that is; [`judge`] never counts
-//! silence from before.
+//! silence from before. And it counts every heartbeat that the leader heard itself ([`overheard`](super::overheard)),
+//! whether or not the replica that it was for could take it.
 
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub const TROUBLE: Duration = Duration::from_millis(500);
 /// hearing that is shorter than [`TROUBLE`] goes unnoticed, and costs nobody who beats.
 const ALLOWANCE: f64 = 0.5;
 
+/// How many of its intervals an instance is silent at the least before it counts as late.
+const LATE_INTERVALS: f64 = 1.25;
+
 /// How long an instance may be silent: its interval × max(2, timeout / interval of the settings), in seconds.
 #[must_use]
 pub fn timeout_seconds(interval_seconds: Option<f64>, settings: &ServiceDiscovery) -> f64 {
@@ -30,17 +34,40 @@ pub fn factor(settings: &ServiceDiscovery) -> f64 {
     (settings.service_timeout_seconds / settings.heartbeat_interval_seconds).max(2.0)
 }
 
-/// What the sweep knows of an instance.
+/// What the sweep knows of an instance. All times are Postgres'.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     /// Its status.
     pub status: Status,
-    /// When it was last heard.
+    /// Its last heartbeat that was taken.
     pub last_heartbeat: OffsetDateTime,
+    /// Its last heartbeat that the leader heard, taken or not.
+    pub overheard: Option<OffsetDateTime>,
     /// Since when it has its status.
     pub status_since: OffsetDateTime,
     /// Its own interval in seconds, if it asked for one.
     pub interval_seconds: Option<f64>,
+    /// When this was read.
+    pub read_at: OffsetDateTime,
+}
+
+impl Observed {
+    /// When it was last heard. A time that lies ahead is from before the clock stepped back: all that is known is that it
+    /// isn't later than now.
+    #[must_use]
+    pub fn last_heard(&self) -> OffsetDateTime {
+        let taken = self.last_heartbeat.min(self.read_at);
+        self.overheard.map_or(taken, |overheard| overheard.max(taken))
+    }
+
+    /// Whether it has been silent for so long, at `now`, that one of its heartbeats is missing and it will be due within
+    /// one interval. Whether the hub could hear doesn't matter here.
+    #[must_use]
+    pub fn is_late(&self, now: OffsetDateTime, settings: &ServiceDiscovery) -> bool {
+        let interval = self.interval_seconds.unwrap_or(settings.heartbeat_interval_seconds);
+        let tolerated = (interval * (factor(settings) - 1.0)).max(interval * LATE_INTERVALS);
+        self.status != Status::Down && (now - self.last_heard()).as_seconds_f64() > tolerated
+    }
 }
 
 /// What the sweep does with an instance.
@@ -62,10 +89,10 @@ pub fn judge(
     hearing_since: OffsetDateTime,
     settings: &ServiceDiscovery,
 ) -> Verdict {
-    let silence = (now - instance.last_heartbeat.max(hearing_since)).as_seconds_f64();
+    let silence = (now - instance.last_heard().max(hearing_since)).as_seconds_f64();
     if instance.status == Status::Down {
         // A process that reports itself as down still beats: only silence removes a record.
-        let gone = (now - instance.status_since).as_seconds_f64().min(silence);
+        let gone = (now - instance.status_since.min(instance.read_at)).as_seconds_f64().min(silence);
         let due = settings.auto_deregister_dead_services && gone > settings.deregister_after_seconds;
         return if due { Verdict::Remove } else { Verdict::Keep };
     }
@@ -112,6 +139,9 @@ impl Hearing {
     }
 }
 
+#[cfg(all(test, feature = "server"))]
+mod simulation;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,8 +162,10 @@ mod tests {
         Observed {
             status: Status::Healthy,
             last_heartbeat: at(last),
+            overheard: None,
             status_since: at(last),
             interval_seconds: Some(interval),
+            read_at: at(1e9),
         }
     }
 
@@ -210,5 +242,36 @@ mod tests {
         assert_eq!(judge(&down, at(601.0), at(0.0), &defaults()), Verdict::Keep, "it reports itself as down");
         let off = ServiceDiscovery { auto_deregister_dead_services: false, ..defaults() };
         assert_eq!(judge(&Observed { last_heartbeat: at(0.0), ..down }, at(9e6), at(0.0), &off), Verdict::Keep);
+    }
+
+    #[test]
+    fn what_the_leader_heard_counts_whoever_should_have_taken_it() {
+        let mut swallowed = beating(0.0, 1.0);
+        assert_eq!(judge(&swallowed, at(4.0), at(-9.0), &defaults()), Verdict::MarkDown);
+        swallowed.overheard = Some(at(1.0));
+        assert_eq!(judge(&swallowed, at(4.0), at(-9.0), &defaults()), Verdict::Keep);
+        assert_eq!(judge(&swallowed, at(4.6), at(-9.0), &defaults()), Verdict::MarkDown);
+    }
+
+    #[test]
+    fn a_time_from_before_the_clock_stepped_back_is_taken_for_now() {
+        let dead = Observed { read_at: at(10.0), ..beating(3_600.0, 1.0) };
+        assert_eq!(dead.last_heard(), at(10.0));
+        // From then on the sweep's word stands in the record.
+        let noted = Observed { last_heartbeat: at(10.0), read_at: at(13.6), ..dead };
+        assert_eq!(judge(&noted, at(13.4), at(10.0), &defaults()), Verdict::Keep);
+        assert_eq!(judge(&noted, at(13.6), at(10.0), &defaults()), Verdict::MarkDown);
+        // Committed a moment after the sweep looked at the clock.
+        let fresh = Observed { read_at: at(10.2), ..beating(10.1, 1.0) };
+        assert_eq!((fresh.last_heard(), judge(&fresh, at(9.9), at(0.0), &defaults())), (at(10.1), Verdict::Keep));
+    }
+
+    #[test]
+    fn late_is_who_will_soon_be_due() {
+        for (timeout, late) in [(90.0, 2.0), (30.0, 1.25)] {
+            let settings = ServiceDiscovery { service_timeout_seconds: timeout, ..defaults() };
+            assert!(!beating(0.0, 1.0).is_late(at(late - 0.01), &settings));
+            assert!(beating(0.0, 1.0).is_late(at(late + 0.01), &settings));
+        }
     }
 }

@@ -35,6 +35,12 @@ impl ServiceName {
         Self(Self::HUB.to_owned())
     }
 
+    /// What stands for the whole fleet where a name is due: `fleet`.
+    #[must_use]
+    pub fn fleet() -> Self {
+        Self("fleet".to_owned())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -71,8 +71,9 @@ const FORMS: &[&str] = &[
     r"(?-u:\b)eyJ[A-Za-z0-9_-]{4,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}",
     // nkey seeds (NATS): S, the kind of the key, 56 base32 characters.
     r"(?-u:\b)S[ACNOUX][A-Z2-7]{56}(?-u:\b)",
-    // A URL with a password.
+    // A URL with a password: before the host, or in the query.
     r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n/?#:@]*:[^ \t\r\n/?#@]+@",
+    r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n?#]*\?(?:[^ \t\r\n#]*&)?(?i-u:password|passwd|pwd)=[^ \t\r\n&#]",
     // HTTP authorization: a bearer token has a digit in it or is one long word.
     r"(?i-u:\bbearer)[ \t]+(?:[A-Za-z0-9._~+/-]*[0-9][A-Za-z0-9._~+/=-]{5,}|[A-Za-z0-9._~+/-]{7,}[0-9][A-Za-z0-9._~+/=-]*|[A-Za-z0-9+/=]{24,})",
     // Tokens of npm, PyPI, Hugging Face, SendGrid and DigitalOcean; keys in connection strings of Azure.
@@ -408,6 +409,12 @@ mod tests {
             "postgres://hub:hunter2@db:5432/x".into(),
             "redis://:hunter2@cache".into(),
             "amqp+ssl://u:p@h".into(),
+            "clickhouse+http://h:8123/?user=u&password=hunter2".into(),
+            "postgres://h/db?PASSWORD=x".into(),
+            "redis://:hunter2${env:CENTRAL_HUB_PROBE_P}@cache".into(),
+            "redis://:${env:CENTRAL_HUB_PROBE_P}hunter2@cache".into(),
+            "redis://:${env:OTHER}@cache".into(),
+            format!("ghp_${{env:CENTRAL_HUB_PROBE_P}}{}", filler(36)),
             format!("Bearer {}", filler(20)),
             "bearer abcdef123456".into(),
             format!("Authorization: Bearer {}", filler(12)),
@@ -457,6 +464,12 @@ mod tests {
             "nats://nats:4222,nats://nats-2:4222",
             "postgres://hub@db:5432/central_hub",
             "http://[::1]:8080/x@y",
+            "https://h/reset?password_policy=strict",
+            "https://h/?password=",
+            "https://h/?q=password",
+            "redis://:${env:CENTRAL_HUB_PROBE_P}@cache",
+            "kafka://u:${env:CENTRAL_HUB_PROBE_P}@a:9092,b:9092",
+            "https://h/?user=u&password=${env:CENTRAL_HUB_PROBE_P}",
             "Basic auth",
             "basic authentication",
             "Bearer of news",

@@ -3,10 +3,12 @@
 //! A partial document is merged over the defaults. A document that the built-in schema refuses never comes into force.
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "server")]
 use serde_json::Value;
 
 #[cfg(feature = "server")]
 use super::config::Violation;
+use super::infra::{self, Component};
 use super::limits::Limits;
 
 /// Settings of the running hub.
@@ -35,6 +37,9 @@ pub struct ServiceDiscovery {
     pub auto_deregister_dead_services: bool,
     /// How long an instance is down before it is removed, in seconds.
     pub deregister_after_seconds: f64,
+    /// How long a mass expiry is held back, in seconds; left out: for two timeouts of those that are held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mass_expiry_hold_seconds: Option<f64>,
 }
 
 impl Default for ServiceDiscovery {
@@ -44,6 +49,7 @@ impl Default for ServiceDiscovery {
             service_timeout_seconds: 90.0,
             auto_deregister_dead_services: true,
             deregister_after_seconds: 600.0,
+            mass_expiry_hold_seconds: None,
         }
     }
 }
@@ -54,22 +60,35 @@ impl Default for ServiceDiscovery {
 pub struct HealthMonitoring {
     /// How often infrastructure is probed, in seconds.
     pub check_interval_seconds: f64,
-    /// What is probed: names of well-known components, or components in full.
-    pub infrastructure_components: Vec<Value>,
+    /// What is probed.
+    pub infrastructure_components: Vec<Component>,
     /// Whether each accepted heartbeat leaves a row in `health_metrics`.
     pub record_heartbeats: bool,
     /// How many days rows are kept.
     pub retention_days: u32,
+    /// The time in which three changes of status count as flapping, in seconds; and how long something must be quiet for
+    /// that to be over.
+    pub flapping_window_seconds: f64,
 }
 
 impl Default for HealthMonitoring {
     fn default() -> Self {
         Self {
             check_interval_seconds: 60.0,
-            infrastructure_components: ["postgresql", "nats", "kafka", "clickhouse"].map(Value::from).to_vec(),
+            infrastructure_components: infra::defaults(),
             record_heartbeats: true,
             retention_days: 7,
+            flapping_window_seconds: 300.0,
         }
+    }
+}
+
+impl HealthMonitoring {
+    /// How long what flaps must have had its status for it to count, and how long what fails may need to follow its cause
+    /// when that is well again, in seconds: a fifth of the window, a minute by default.
+    #[must_use]
+    pub fn settled_after_seconds(&self) -> f64 {
+        self.flapping_window_seconds / 5.0
     }
 }
 
@@ -158,7 +177,15 @@ pub fn violations(config: &Value) -> Vec<Violation> {
         let text = include_str!("settings.schema.json");
         Schema::compile(&serde_json::from_str(text).expect("a constant")).expect("a constant schema")
     });
+    const COMPONENTS: &str = "/operational/health_monitoring/infrastructure_components";
     let mut violations = SCHEMA.violations(config);
+    // What the schema found wrong there would be told twice.
+    if !violations.iter().any(|violation| violation.path.starts_with(COMPONENTS))
+        && let Some(items) = config.pointer(COMPONENTS).and_then(Value::as_array)
+        && let Err(broken) = infra::read(items, COMPONENTS)
+    {
+        violations.extend(broken);
+    }
     let number = |pointer: &str| config.pointer(pointer).and_then(Value::as_u64);
     let (default, most) = (number("/operational/limits/page_default"), number("/operational/limits/page_max"));
     let defaults = Limits::default();
@@ -198,6 +225,22 @@ mod tests {
         assert_eq!(Settings::load(&config).unwrap().warnings.len(), 1);
     }
 
+    fn components(items: Value) -> Value {
+        json!({ "operational": { "health_monitoring": { "infrastructure_components": items } } })
+    }
+
+    #[test]
+    fn components_are_names_or_objects() {
+        let config = components(json!(["nats", { "name": "cache", "kind": "redis", "target": "redis://cache" }]));
+        let loaded = Settings::load(&config).unwrap().settings.health_monitoring.infrastructure_components;
+        let names: Vec<_> = loaded.iter().map(|component| (component.name.as_str(), component.kind.as_str())).collect();
+        assert_eq!(names, [("nats", "nats"), ("cache", "redis")]);
+        assert_eq!(
+            Settings::load(&components(json!([]))).unwrap().settings.health_monitoring.infrastructure_components,
+            []
+        );
+    }
+
     #[test]
     fn what_makes_no_sense_is_refused_with_its_place() {
         for (config, path) in [
@@ -209,12 +252,32 @@ mod tests {
                 json!({ "operational": { "service_discovery": { "service_timeout_seconds": "90" } } }),
                 "/operational/service_discovery/service_timeout_seconds",
             ),
+            (
+                json!({ "operational": { "service_discovery": { "mass_expiry_hold_seconds": -1 } } }),
+                "/operational/service_discovery/mass_expiry_hold_seconds",
+            ),
             (json!({ "operational": { "service_discovry": {} } }), "/operational"),
             (
                 json!({ "operational": { "config_management": { "keep_versions": -1 } } }),
                 "/operational/config_management/keep_versions",
             ),
             (json!({ "operational": { "limits": { "page_max": 10 } } }), "/operational/limits/page_default"),
+            (components(json!([5])), "/operational/health_monitoring/infrastructure_components/0"),
+            (components(json!(["mysql"])), "/operational/health_monitoring/infrastructure_components/0"),
+            (
+                components(json!(["nats", { "name": "db", "kind": "mysql" }])),
+                "/operational/health_monitoring/infrastructure_components/1/kind",
+            ),
+            (
+                components(json!([{ "name": "nats", "timeout_ms": "2s" }])),
+                "/operational/health_monitoring/infrastructure_components/0/timeout_ms",
+            ),
+            (
+                components(
+                    json!([{ "name": "web", "kind": "http", "target": "http://${env:CENTRAL_HUB_DB_PASSWORD}/" }]),
+                ),
+                "/operational/health_monitoring/infrastructure_components/0/target",
+            ),
             (json!({ "operational": [] }), "/operational"),
         ] {
             let violations = Settings::load(&config).unwrap_err();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::nats::Connection;
 use super::projector::Projector;
 use super::streams;
-use crate::store::epoch::Standing;
+use crate::store::epoch::{Reached, Standing};
 use crate::store::{Store, StoreError};
 use crate::wire::bucket::{Bucket, Key};
 
@@ -95,18 +95,18 @@ impl BucketKeeper {
         let mut generation = self.connection.generation.clone();
         generation.mark_unchanged();
         let jetstream = self.connection.jetstream();
+        self.recognise().await?;
         // Before the keys are compared: what changes after this shows at the next look.
         let mut standing = self.store.standing().await?;
-        let noted = u64::try_from(self.store.stream_sequence(&self.config.name).await?.unwrap_or(0))?;
-        let known = noted.max(self.projector.own_writes().last());
-        let mut stream = streams::ensure(&jetstream, &self.config, known).await?;
-        self.catch_up(&stream, known).await;
-        let kv = jetstream.get_key_value(&self.name).await?;
-        self.projector.attach(Some(kv.clone()));
-        let mut watch = kv.watch_with_history(">").await?;
-        self.compare_all().await?;
+        let reached = self.reached().await?;
+        let mut stream = streams::ensure(&jetstream, &self.config, &reached).await?;
+        self.catch_up(&stream, &reached).await;
         let info = stream.info().await?;
         let (created, mut last) = (info.created, info.state.clone());
+        let kv = jetstream.get_key_value(&self.name).await?;
+        self.projector.attach(kv.clone(), last.last_sequence);
+        let mut watch = kv.watch_with_history(">").await?;
+        self.compare_all().await?;
         self.note_sequence(&last).await?;
         self.sight.gained();
         *failures = 0;
@@ -122,13 +122,13 @@ impl BucketKeeper {
                     None => return Ok(()),
                 },
                 _ = generation.changed() => return Ok(()),
-                () = self.projector.raised.notified() => self.compare_all().await?,
+                () = self.projector.suspicion.notified() => look.reset_immediately(),
                 _ = look.tick() => {
                     let state = self.look(&mut stream, created).await?;
-                    if state.last_sequence < last.last_sequence {
+                    if state.last_sequence < last.last_sequence || self.projector.own_writes().rewound() {
                         return Ok(());
                     }
-                    match self.follow(&last, &state, &mut standing).await {
+                    match self.follow(&stream, &last, &state, &mut standing).await {
                         Ok(true) => last = state,
                         Ok(false) => return Ok(()),
                         // Nobody can change anything meanwhile; the next look looks at the same again.
@@ -141,14 +141,20 @@ impl BucketKeeper {
 
     /// Does what a look calls for; `false` when only a new start does, because Postgres is another one than before and
     /// what KV has in excess must be found.
-    async fn follow(&self, last: &State, state: &State, standing: &mut Standing) -> Result<bool, StoreError> {
+    async fn follow(
+        &self,
+        stream: &Stream,
+        last: &State,
+        state: &State,
+        standing: &mut Standing,
+    ) -> Result<bool, StoreError> {
         let now = self.store.standing().await?;
         if now.database != standing.database {
             tracing::debug!(bucket = self.name, "PostgreSQL was restarted or restored: all keys are compared");
-            if let Some(epoch) = self.store.recognise().await? {
-                tracing::warn!(epoch, "another database than before, restored or promoted: the epoch was raised");
-            }
             return Ok(false);
+        }
+        if now.epoch != standing.epoch {
+            self.catch_up(stream, &self.reached().await?).await;
         }
         if state.last_sequence > last.last_sequence {
             self.note_sequence(state).await?;
@@ -160,18 +166,38 @@ impl BucketKeeper {
         Ok(true)
     }
 
+    /// Raises the epoch when this is another database than before.
+    async fn recognise(&self) -> Result<(), StoreError> {
+        if let Some(epoch) = self.store.recognise().await? {
+            tracing::warn!(epoch, "another database than before, restored or promoted: the epoch was raised");
+        }
+        Ok(())
+    }
+
+    /// How far the bucket's stream had come, as far as Postgres and this replica know.
+    async fn reached(&self) -> Result<Reached, StoreError> {
+        let noted = self.store.stream_reached(&self.config.name).await?;
+        Ok(Reached { sequence: noted.sequence.max(self.projector.own_writes().last()), ..noted })
+    }
+
     /// Sees to it that a stream that was restored from an older copy (or made anew by a server before 2.10, or by
     /// somebody else) goes on counting where no stream before it was: watchers of that one would hear nothing until then.
     /// It is filled anew after that. A watcher that stays deaf is no reason to leave the others without the truth.
-    async fn catch_up(&self, stream: &Stream, known: u64) {
+    async fn catch_up(&self, stream: &Stream, reached: &Reached) {
         let last = stream.cached_info().state.last_sequence;
-        if last >= known && last > 0 {
+        if !streams::is_behind(last, reached) && !self.projector.own_writes().rewound() {
             return;
         }
-        let next = streams::beyond(known);
+        let next = streams::beyond(reached);
         let purged = stream.purge().sequence(next).await;
-        if known > 0 {
-            tracing::warn!(bucket = self.name, last, known, next, "the stream went back: it goes on after that");
+        if last > 0 {
+            tracing::warn!(
+                bucket = self.name,
+                last,
+                ?reached,
+                next,
+                "the stream may have gone back: it goes on after that"
+            );
         }
         if let Err(error) = purged {
             tracing::error!(
@@ -203,6 +229,7 @@ impl BucketKeeper {
         let keys = match self.bucket {
             Bucket::Config => self.store.config_keys().await?,
             Bucket::Services => self.store.instance_keys().await?,
+            Bucket::Infra => self.store.component_keys().await?,
         };
         self.projector.mark_all(keys);
         Ok(())

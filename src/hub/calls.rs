@@ -27,7 +27,7 @@ use crate::wire::{Endpoint, Error, ErrorCode, Fields, Request};
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Room that a page leaves in a message for what surrounds its rows, in bytes.
-const PAGE_MARGIN: usize = 4_096;
+pub(super) const PAGE_MARGIN: usize = 4_096;
 
 impl Hub {
     fn decode<R: Request>(&self, call: &Call) -> Result<R, Error> {
@@ -66,6 +66,17 @@ impl Hub {
                 self.decode::<Health>(call)?;
                 encode(&self.health().await)
             }
+            Endpoint::Status => encode(&self.fleet_status(self.decode(call)?).await?),
+            Endpoint::Metrics => encode(&self.metrics(self.decode(call)?).await?),
+            Endpoint::UptimeOf => encode(&self.uptime_of(self.decode(call)?).await?),
+            Endpoint::Uptime => encode(&self.uptime(self.decode(call)?).await?),
+            Endpoint::InfraStatus => encode(&self.infra_status(self.decode(call)?).await?),
+            Endpoint::InfraCheck => encode(&self.infra_check(self.decode(call)?).await?),
+            Endpoint::DepsGraph => self.deps_graph(self.decode(call)?).await,
+            Endpoint::DepsImpact => self.deps_impact(self.decode(call)?).await,
+            Endpoint::AlertsList => encode(&self.alerts_list(self.decode(call)?).await?),
+            Endpoint::AlertsAck => encode(&self.alerts_ack(self.decode(call)?, call).await?),
+            Endpoint::Timeline => encode(&self.timeline(self.decode(call)?).await?),
         }
     }
 
@@ -158,7 +169,8 @@ impl Hub {
             let Some(head) = active.first().map(|active| active.position).filter(|head| runs > head.revision) else {
                 return Ok(None);
             };
-            self.store.raise_epoch(head.epoch, &format!("{service}.{instance} runs revision {runs}"), true).await
+            let evidence = format!("{service}.{instance} runs revision {runs}");
+            self.store.raise_epoch_told_by(service, instance, head.epoch, &evidence).await
         };
         match raised.await {
             Ok(None) => {}
@@ -171,7 +183,7 @@ impl Hub {
                     runs,
                     "an instance runs a newer config than Postgres has: the epoch was raised"
                 );
-                self.configs.raised.notify_one();
+                self.configs.suspicion.notify_one();
             }
             Err(error) => tracing::debug!(cause = %error.chain(), "the epoch was not looked at"),
         }

@@ -82,7 +82,11 @@ struct Writes {
     unseen: HashSet<u64>,
     /// How far the watch is.
     delivered: u64,
+    /// How far the stream is.
     last: u64,
+    /// How far it was when the projector's pass began; `None` when the watch is another one since.
+    before: Option<u64>,
+    rewound: bool,
 }
 
 impl OwnWrites {
@@ -93,6 +97,7 @@ impl OwnWrites {
     /// Notes a write.
     pub fn note(&self, revision: u64) {
         let mut writes = self.lock();
+        writes.rewound |= writes.before.is_some_and(|before| revision <= before);
         writes.last = writes.last.max(revision);
         // The watch may have been faster than the acknowledgement.
         if revision > writes.delivered && writes.unseen.len() < MAX_UNSEEN {
@@ -107,15 +112,25 @@ impl OwnWrites {
         writes.unseen.remove(&revision)
     }
 
-    /// The last one, of whatever stream; 0 when there was none.
+    /// How far the stream is known to have come, of whatever stream; 0 when nothing is known.
     pub fn last(&self) -> u64 {
         self.lock().last
     }
 
-    /// Begins with another watch.
-    pub fn begin(&self) {
+    /// Begins a pass: what it writes comes after all that was written before.
+    pub fn begin_pass(&self) {
         let mut writes = self.lock();
-        (writes.unseen, writes.delivered) = (HashSet::new(), 0);
+        writes.before = Some(writes.last);
+    }
+
+    /// Whether something was written where the stream had been before: it was replaced by an older copy.
+    pub fn rewound(&self) -> bool {
+        self.lock().rewound
+    }
+
+    /// Begins with another watch, of a stream that has come as far as `last`.
+    pub fn begin(&self, last: u64) {
+        *self.lock() = Writes { last, ..Writes::default() };
     }
 }
 
@@ -131,8 +146,24 @@ mod tests {
         own.note(6);
         assert_eq!(own.lock().unseen.len(), 0, "the watch had it already");
         own.note(7);
-        own.begin();
+        own.begin(7);
         assert!(!own.deliver(7), "of another stream");
         assert_eq!(own.last(), 7);
+    }
+
+    #[test]
+    fn a_write_where_the_stream_had_been_tells_that_it_went_back() {
+        let own = OwnWrites::default();
+        own.begin(5);
+        own.begin_pass();
+        // Acknowledgements of one pass come in any order.
+        [8, 6, 7].into_iter().for_each(|revision| own.note(revision));
+        assert!(!own.rewound());
+        own.begin_pass();
+        own.note(8);
+        assert!(own.rewound());
+        own.begin(8);
+        own.note(8);
+        assert!(!own.rewound(), "the pass began before the stream was looked at");
     }
 }

@@ -2,20 +2,30 @@
 //!
 //! [`run`] wires it: connect, migrate, start the passes, serve, and at the end drain in the order that loses nothing.
 
+pub mod alert_calls;
+pub mod alerts;
 pub mod buckets;
 pub mod calls;
 pub mod config_calls;
+pub mod dependency_calls;
 pub mod discovery;
 pub mod due;
 pub mod evidence;
 pub mod heartbeats;
+pub mod history_calls;
+pub mod infra_calls;
+pub mod inspector;
 pub mod leader;
+pub mod listener;
 pub mod memory;
 pub mod nats;
 pub mod options;
 pub mod outbox;
+pub mod peers;
 pub mod presence;
+pub mod probe;
 pub mod projector;
+pub mod retention;
 pub mod serve;
 pub mod settings;
 pub mod streams;
@@ -34,16 +44,22 @@ use crate::domain::name::ServiceName;
 use crate::domain::settings::Settings;
 use crate::store::migrate::{self, SchemaError};
 use crate::store::{Store, StoreError};
+use crate::wire::Endpoint;
 use crate::wire::bucket::Bucket;
+use alerts::AlertPass;
 use buckets::{BucketKeeper, Sight};
 use heartbeats::{HeartbeatQueue, HeartbeatWriter};
+use inspector::Inspector;
 use leader::Leader;
 use memory::Memory;
 use nats::{Connection, Interruptions};
 pub use options::{NatsOptions, Options};
 use outbox::Outbox;
+use peers::Peers;
 use presence::Presence;
+use probe::ProbeContext;
 use projector::Projector;
+use retention::Retention;
 use serve::Responder;
 use settings::SettingsKeeper;
 use throttle::Throttle;
@@ -84,11 +100,14 @@ pub struct Hub {
     /// Whether the watch that keeps memory fresh is live.
     config_sight: Arc<Sight>,
     configs: Arc<Projector>,
+    inspector: Inspector,
     heartbeats: HeartbeatQueue,
     settings: watch::Receiver<Settings>,
     /// Wakes the outbox.
     committed: Arc<Notify>,
     leads: Arc<AtomicBool>,
+    /// Whether this replica takes part in the queue groups.
+    takes_part: watch::Sender<bool>,
     started: Instant,
 }
 
@@ -153,6 +172,7 @@ impl Running {
         settings_keeper.load();
         let projector = |bucket| Arc::new(Projector::new(bucket, store.clone(), Arc::clone(&memory), writer.clone()));
         let (configs, services) = (projector(Bucket::Config), projector(Bucket::Services));
+        let infra = projector(Bucket::Infra);
         let (heartbeats, heartbeat_writer) = heartbeats::queue(
             options.max_heartbeats_waiting,
             store.clone(),
@@ -160,10 +180,21 @@ impl Running {
             Arc::clone(&interruptions),
             Arc::clone(&committed),
         );
+        let leads = Arc::new(AtomicBool::new(false));
+        let inspector = Inspector::new(
+            store.clone(),
+            settings.clone(),
+            Arc::clone(&leads),
+            Arc::clone(&committed),
+            Arc::clone(&infra),
+            ProbeContext::of_hub(&options),
+        );
         let hub = Arc::new(Hub {
             responder: Responder::new(requests.client.clone(), options.inboxes.clone()),
             config_sight: Arc::new(Sight::default()),
-            leads: Arc::new(AtomicBool::new(false)),
+            leads,
+            inspector,
+            takes_part: watch::Sender::new(true),
             started: Instant::now(),
             options,
             store,
@@ -188,17 +219,18 @@ impl Running {
             projectors: TaskTracker::new(),
             give_up: CancellationToken::new(),
         };
-        running.start_projection(&services);
+        running.start_projection(&services, &infra);
         running.start_passes(heartbeat_writer, settings_keeper, interruptions);
         running.start_serving(started_at).await?;
         Ok(running)
     }
 
     /// The outbox, and for each bucket its keeper and its projector.
-    fn start_projection(&self, services: &Arc<Projector>) {
+    fn start_projection(&self, services: &Arc<Projector>, infra: &Arc<Projector>) {
         let hub = &self.hub;
         let replicas = hub.options.stream_replicas;
-        for (bucket, projector) in [(Bucket::Config, &hub.configs), (Bucket::Services, services)] {
+        let projectors = [(Bucket::Config, &hub.configs), (Bucket::Services, services), (Bucket::Infra, infra)];
+        for (bucket, projector) in projectors {
             let sight = if bucket == Bucket::Config { Arc::clone(&hub.config_sight) } else { Arc::default() };
             let keeper = Arc::new(BucketKeeper {
                 bucket,
@@ -231,6 +263,7 @@ impl Running {
             ),
             configs: Arc::clone(&hub.configs),
             services: Arc::clone(services),
+            infra: Arc::clone(infra),
             wake: Arc::clone(&hub.committed),
             stuck: Throttle::new(Duration::from_secs(60)),
         });
@@ -257,19 +290,58 @@ impl Running {
             let (writer, stop) = (Arc::clone(&writer), stop.clone());
             async move { writer.lock().await.run(stop).await }
         });
+        let (token, leadership) = watch::channel(None);
+        let alerts = Arc::new(AlertPass::new(hub.store.clone(), hub.settings.clone(), leadership, &hub.committed));
         let leader = Arc::new(Leader {
             store: hub.store.clone(),
             requests: hub.requests.clone(),
+            heartbeats: Endpoint::Heartbeat.subject(&hub.options.subject_prefix, None),
+            inboxes: hub.options.inboxes.clone(),
             settings: hub.settings.clone(),
             interruptions,
             deaf: Throttle::new(Duration::from_secs(10)),
             leads: Arc::clone(&hub.leads),
+            token,
             committed: Arc::clone(&hub.committed),
+            alerts: alerts.wake(),
         });
         let stop = self.passing.clone();
         supervise(&self.passes, "leader", move || {
             let (leader, stop) = (Arc::clone(&leader), stop.clone());
             async move { leader.run(stop).await }
+        });
+        let retention = Arc::new(Retention {
+            store: hub.store.clone(),
+            settings: hub.settings.clone(),
+            leads: Arc::clone(&hub.leads),
+            crowded: Throttle::new(Duration::from_secs(3600)),
+        });
+        let stop = self.passing.clone();
+        supervise(&self.passes, "retention", move || {
+            let (retention, stop) = (Arc::clone(&retention), stop.clone());
+            async move { retention.run(stop).await }
+        });
+        let (inspecting, stop) = (Arc::clone(hub), self.passing.clone());
+        supervise(&self.passes, "inspector", move || {
+            let (hub, stop) = (Arc::clone(&inspecting), stop.clone());
+            async move { hub.inspector.run(stop).await }
+        });
+        let stop = self.passing.clone();
+        supervise(&self.passes, "alerts", move || {
+            let (alerts, stop) = (Arc::clone(&alerts), stop.clone());
+            async move { alerts.run(stop).await }
+        });
+        let peers = Arc::new(Peers {
+            store: hub.store.clone(),
+            writer: hub.writer.clone(),
+            subject: peers::subject(&hub.writer.client, &hub.options.subject_prefix),
+            replica_id: hub.options.replica_id.clone(),
+            takes_part: hub.takes_part.clone(),
+        });
+        let stop = self.serving.clone();
+        supervise(&self.passes, "peers", move || {
+            let (peers, stop) = (Arc::clone(&peers), stop.clone());
+            async move { peers.run(stop).await }
         });
         let presence = Arc::new(Presence {
             store: hub.store.clone(),

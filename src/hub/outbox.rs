@@ -15,6 +15,7 @@ use super::projector::Projector;
 use super::streams;
 use super::throttle::Throttle;
 use crate::store::Store;
+use crate::store::epoch::Reached;
 use crate::store::outbox::Unpublished;
 use crate::wire::bucket::Bucket;
 use crate::wire::event::Event;
@@ -27,6 +28,9 @@ const BATCH: i64 = 256;
 
 /// How long a batch waits for KV before the others get their turn.
 const PROJECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for the header of an event, which counts as part of its message, in bytes.
+const HEADER_ROOM: usize = 128;
 
 /// Failures in a row that are said: the first ones are ordinary, when the stream is yet to be made.
 const STUCK_AFTER: u32 = 5;
@@ -47,6 +51,8 @@ pub struct Outbox {
     pub configs: Arc<Projector>,
     /// What brings instances to KV.
     pub services: Arc<Projector>,
+    /// What brings components to KV.
+    pub infra: Arc<Projector>,
     /// Wakes it after a commit.
     pub wake: Arc<Notify>,
     /// Bounds how often it is said that nothing can be sent.
@@ -97,16 +103,17 @@ impl Outbox {
             after = last.row;
             self.project(&batch).await?;
             let sent = join_all(
-                batch.iter().filter(|item| item.event.kind.is_sent()).map(|item| self.send(&jetstream, &item.event)),
+                batch.iter().filter(|item| item.event.is_sent()).map(|item| self.send(&jetstream, &item.event)),
             )
             .await;
             if let Some(Err(error)) = sent.into_iter().find(Result::is_err) {
                 // The stream may be gone: make sure of it for the next round.
-                streams::ensure(&jetstream, &self.config, 0).await?;
+                streams::ensure(&jetstream, &self.config, &Reached::default()).await?;
                 return Err(error);
             }
             let rows: Vec<i64> = batch.iter().map(|item| item.row).collect();
-            self.store.mark_published(&rows).await?;
+            let reached: Vec<_> = [&self.configs, &self.services].into_iter().filter_map(|p| p.reached()).collect();
+            self.store.mark_published(&rows, &reached).await?;
         }
     }
 
@@ -115,6 +122,7 @@ impl Outbox {
         let waiting = batch.iter().filter_map(Unpublished::key).map(|key| match key.bucket() {
             Bucket::Config => self.configs.project(key),
             Bucket::Services => self.services.project(key),
+            Bucket::Infra => self.infra.project(key),
         });
         let projected = tokio::time::timeout(PROJECTION_TIMEOUT, join_all(waiting.collect::<Vec<_>>())).await?;
         projected.into_iter().collect::<Result<Vec<bool>, _>>()?;
@@ -124,7 +132,12 @@ impl Outbox {
     async fn send(&self, jetstream: &Context, event: &Event) -> Result<(), Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_MESSAGE_ID, event.id.as_str());
-        let body = serde_json::to_vec(event)?;
+        let mut body = serde_json::to_vec(event)?;
+        let most = self.connection.client.max_payload().saturating_sub(HEADER_ROOM);
+        if body.len() > most {
+            // It would never be sent, nor anything after it.
+            body = serde_json::to_vec(&event.clone().fitting(most))?;
+        }
         jetstream.publish_with_headers(event.subject(&self.prefix), headers, body.into()).await?.await?;
         Ok(())
     }

@@ -41,8 +41,8 @@ pub struct Projector {
     wake: Notify,
     /// The connection that writes: it knows how much a message may carry.
     connection: Connection,
-    /// Woken when the epoch was raised, so that every key is due.
-    pub raised: Notify,
+    /// Woken when Postgres or the bucket went back, so that the bucket's keeper looks at once.
+    pub suspicion: Notify,
     /// The bucket, while it is known to be there.
     kv: watch::Sender<Option<kv::Store>>,
     own: OwnWrites,
@@ -101,17 +101,24 @@ impl Projector {
             due: DueKeys::default(),
             wake: Notify::new(),
             connection,
-            raised: Notify::new(),
+            suspicion: Notify::new(),
             kv: watch::Sender::new(None),
             own: OwnWrites::default(),
         }
     }
 
-    /// Gives it the bucket, or takes it away.
-    pub fn attach(&self, kv: Option<kv::Store>) {
-        self.own.begin();
+    /// Gives it the bucket, whose stream has come as far as `sequence`.
+    pub fn attach(&self, kv: kv::Store, sequence: u64) {
+        self.own.begin(sequence);
         self.due.forget_revisions();
-        self.kv.send_replace(kv);
+        self.kv.send_replace(Some(kv));
+    }
+
+    /// The bucket's stream and how far this replica knows it to have come.
+    #[must_use]
+    pub fn reached(&self) -> Option<(String, i64)> {
+        let stream = self.kv.borrow().as_ref()?.stream_name.clone();
+        Some((stream, i64::try_from(self.own.last()).ok()?))
     }
 
     /// Asks for keys to be brought up to date.
@@ -213,6 +220,7 @@ impl Projector {
     }
 
     async fn bring(&self, kv: &kv::Store, batch: &[(Key, Due)]) -> Result<Vec<Done>, PassError> {
+        self.own.begin_pass();
         let mut entries = Vec::with_capacity(batch.len());
         for entry in join_all(batch.iter().map(|(key, _)| kv.entry(key.text()))).await {
             entries.push(entry?);
@@ -220,6 +228,7 @@ impl Projector {
         let mut wanted = match self.bucket {
             Bucket::Config => self.wanted_configs(batch).await?,
             Bucket::Services => self.wanted_instances(batch).await?,
+            Bucket::Infra => self.wanted_components(batch).await?,
         };
         let mut steps = Vec::with_capacity(batch.len());
         for ((key, due), entry) in batch.iter().zip(entries) {
@@ -240,7 +249,11 @@ impl Projector {
                 None => Done::Later,
             }
         });
-        Ok(join_all(steps).await)
+        let done = join_all(steps).await;
+        if self.own.rewound() {
+            self.suspicion.notify_one();
+        }
+        Ok(done)
     }
 
     /// Looks whether what stands in KV tells that Postgres went back.
@@ -253,29 +266,26 @@ impl Projector {
             None => self.store.epoch().await?,
         };
         match evidence::against(epoch, wanted, found) {
-            Some(claimed) => self.went_back(claimed, epoch, &format!("KV has {} at", key.text())).await,
+            Some(claimed) => Err(self.went_back(claimed, epoch, &format!("KV has {} at", key.text())).await),
             None => Ok(()),
         }
     }
 
     /// Raises the epoch above `claimed`: somebody has something newer than what Postgres has in `epoch`, and would take
-    /// nothing older.
-    ///
-    /// # Errors
-    /// [`PassError::Raised`] when Postgres must be read again; not so when nothing helps.
-    async fn went_back(&self, claimed: Position, epoch: i64, who: &str) -> Result<(), PassError> {
+    /// nothing older. Whether it was raised here or by another, Postgres must be read again.
+    async fn went_back(&self, claimed: Position, epoch: i64, who: &str) -> PassError {
         let evidence = format!("{who} {}/{}", claimed.epoch, claimed.revision);
-        if let Some(epoch) = self.store.raise_epoch(claimed.epoch, &evidence, false).await? {
-            tracing::warn!(
+        match self.store.raise_epoch(epoch, claimed.epoch, &evidence).await {
+            Err(error) => return error.into(),
+            Ok(Some(epoch)) => tracing::warn!(
                 epoch,
                 evidence,
                 "something newer is known than Postgres has: the epoch was raised, all configs are published anew"
-            );
-            self.raised.notify_one();
-            return Err(PassError::Raised);
+            ),
+            Ok(None) => {}
         }
-        // Or somebody else raised it for the same reason, after Postgres was read.
-        if self.store.epoch().await? > epoch { Err(PassError::Raised) } else { Ok(()) }
+        self.suspicion.notify_one();
+        PassError::Raised
     }
 
     /// What Postgres says of configs, as the values that KV must hold: what the instances are to run.
@@ -323,7 +333,7 @@ impl Projector {
                 None => self.store.epoch().await?,
             };
             if remembered.epoch >= epoch {
-                self.went_back(remembered, epoch, &format!("the hub had {service} at")).await?;
+                return Err(self.went_back(remembered, epoch, &format!("the hub had {service} at")).await);
             }
             self.memory.forget(service);
         }
@@ -339,7 +349,7 @@ impl Projector {
             .iter()
             .filter_map(|(key, _)| match key {
                 Key::Instance(service, instance) => Some((service.as_str(), instance.as_str())),
-                Key::Config(_) => None,
+                Key::Config(_) | Key::Component(_) => None,
             })
             .collect();
         let mut wanted = HashMap::with_capacity(batch.len());
@@ -347,6 +357,18 @@ impl Projector {
             let record = Instance { last_heartbeat: None, ..instance };
             let value = serde_json::to_vec(&record)?;
             wanted.insert(Key::Instance(record.service_name, record.instance_id), value.into());
+        }
+        Ok(wanted)
+    }
+
+    /// What Postgres says of components, as the values that KV must hold.
+    async fn wanted_components(&self, batch: &[(Key, Due)]) -> Result<HashMap<Key, Bytes>, PassError> {
+        let names: Vec<String> = batch.iter().map(|(key, _)| key.text()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut wanted = HashMap::with_capacity(batch.len());
+        for component in self.store.components_by_name(&names).await? {
+            let value = serde_json::to_vec(&component)?;
+            wanted.insert(Key::Component(component.component_name), value.into());
         }
         Ok(wanted)
     }

@@ -9,7 +9,7 @@ use async_nats::{Client, HeaderMap, Message, PublishError, PublishErrorKind, Sub
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -255,10 +255,19 @@ pub async fn serve(
             endpoint: route.endpoint,
             bound: Arc::clone(bound),
             tasks: tasks.clone(),
+            takes_part: hub.takes_part.subscribe(),
         };
         loops.spawn(server.run(subscriber, stop.clone()));
     }
     Ok(())
+}
+
+/// Why a subscription was given up.
+enum Leave {
+    /// The hub stops.
+    Stop,
+    /// Other replicas serve what this one can't.
+    Meanwhile,
 }
 
 struct EndpointServer {
@@ -266,22 +275,49 @@ struct EndpointServer {
     endpoint: Endpoint,
     bound: Arc<Semaphore>,
     tasks: TaskTracker,
+    takes_part: watch::Receiver<bool>,
 }
 
 impl EndpointServer {
-    async fn run(self, mut subscriber: Subscriber, stop: CancellationToken) {
+    async fn run(mut self, mut subscriber: Subscriber, stop: CancellationToken) {
         loop {
-            tokio::select! {
-                message = subscriber.next() => match message {
-                    Some(message) => self.take(message).await,
+            let Some(leave) = self.attend(&mut subscriber, &stop).await else { return };
+            for message in unsubscribe(subscriber, &self.hub.requests).await {
+                self.take(message).await;
+            }
+            match leave {
+                Leave::Stop => return,
+                Leave::Meanwhile => match self.rejoin(&stop).await {
+                    Some(joined) => subscriber = joined,
                     None => return,
                 },
-                () = stop.cancelled() => break,
             }
         }
-        for message in unsubscribe(subscriber, &self.hub.requests).await {
-            self.take(message).await;
+    }
+
+    /// Takes requests until there is a reason to leave; `None` when the connection ended.
+    async fn attend(&mut self, subscriber: &mut Subscriber, stop: &CancellationToken) -> Option<Leave> {
+        // How this replica is can be asked of it at any time.
+        let may_leave = self.endpoint != Endpoint::Health;
+        let mut takes_part = self.takes_part.clone();
+        loop {
+            tokio::select! {
+                message = subscriber.next() => self.take(message?).await,
+                () = stop.cancelled() => return Some(Leave::Stop),
+                () = turns(&mut takes_part, false), if may_leave => return Some(Leave::Meanwhile),
+            }
         }
+    }
+
+    /// Waits until this replica takes part again, and subscribes; `None` when the hub stops first.
+    async fn rejoin(&mut self, stop: &CancellationToken) -> Option<Subscriber> {
+        tokio::select! {
+            () = turns(&mut self.takes_part, true) => {}
+            () = stop.cancelled() => return None,
+        }
+        let subject = self.endpoint.subject(&self.hub.options.subject_prefix, None);
+        let joined = self.hub.requests.client.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await;
+        joined.inspect_err(|error| tracing::error!(cause = %error, "a subject can't be subscribed again")).ok()
     }
 
     /// Takes a request without waiting for anything slow.
@@ -335,6 +371,14 @@ impl EndpointServer {
             hub.responder.finish(call, result).await;
             drop(permit);
         });
+    }
+}
+
+/// Waits until `takes_part` says so.
+async fn turns(takes_part: &mut watch::Receiver<bool>, so: bool) {
+    if takes_part.wait_for(|takes_part| *takes_part == so).await.is_err() {
+        // Nobody can say so any more.
+        std::future::pending().await
     }
 }
 

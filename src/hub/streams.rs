@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::store::epoch::Reached;
 use crate::wire::bucket::Bucket;
 use crate::wire::event;
 
@@ -72,11 +73,11 @@ pub fn events_config(prefix: &str, replicas: usize, max_bytes: i64) -> Config {
 }
 
 /// The stream with these settings: made when it is missing. One that is there is kept; where it differs, the difference
-/// is said and, where the server lets it, mended in place. A new one goes on counting after `known`.
+/// is said and, where the server lets it, mended in place. A new one goes on counting where the one before had come.
 ///
 /// # Errors
 /// [`StreamError`].
-pub async fn ensure(jetstream: &Context, wanted: &Config, known: u64) -> Result<Stream, StreamError> {
+pub async fn ensure(jetstream: &Context, wanted: &Config, reached: &Reached) -> Result<Stream, StreamError> {
     match jetstream.get_stream(&wanted.name).await {
         Ok(stream) => {
             mend(jetstream, &stream, wanted).await;
@@ -86,20 +87,27 @@ pub async fn ensure(jetstream: &Context, wanted: &Config, known: u64) -> Result<
             tracing::info!(stream = wanted.name, "makes the stream");
             // A watcher of a stream that was here before says nothing until the new one passes the sequence that it has
             // seen. (Servers before 2.10 ignore this.)
-            let first_sequence = Some(beyond(known));
+            let first_sequence = Some(beyond(reached));
             Ok(jetstream.create_stream(Config { first_sequence, ..wanted.clone() }).await?)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// A sequence that no stream of this name ever reached. It was last noted at `known`, within the last seconds, in which
-/// far fewer than a hundred thousand values are written. Where Postgres went back and `known` with it, the clock tells:
-/// streams begin at its milliseconds, and take far fewer than a thousand values a second.
+/// Whether a stream that has come as far as `last` is another one than was here before, or an older copy of it: watchers of
+/// that one would hear nothing until it passes what they had seen.
 #[must_use]
-pub fn beyond(known: u64) -> u64 {
+pub fn is_behind(last: u64, reached: &Reached) -> bool {
+    last == 0 || last < reached.sequence || last < reached.raised_ms
+}
+
+/// A sequence that no stream of this name ever had. The note is of the last seconds, in which far fewer than a hundred
+/// thousand values are written. Where Postgres went back, and the note with it, the clock tells: streams begin at its
+/// milliseconds, and take far fewer than a thousand values a second.
+#[must_use]
+pub fn beyond(reached: &Reached) -> u64 {
     let clock = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-    clock.max(known + 100_000)
+    clock.max(reached.sequence + 100_000).max(reached.raised_ms)
 }
 
 fn is_missing(error: &GetStreamError) -> bool {
@@ -151,4 +159,27 @@ fn differences(found: &Config, wanted: &Config) -> Vec<&'static str> {
         ("duplicate window", found.duplicate_window == wanted.duplicate_window),
     ];
     checks.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_is_behind_is_moved_to_where_it_no_longer_is() {
+        let now = 1_795_000_000_000;
+        for (last, sequence, raised_ms, behind) in [
+            (0, 0, 0, true),
+            (5, 0, 0, false),
+            (5, 5, 0, false),
+            (5, 6, 0, true),
+            (now, now - 5, now - 1, false),
+            (now, now - 5, now + 1, true),
+            (now, 5_000_000_000_000, 0, true),
+        ] {
+            let reached = Reached { sequence, raised_ms };
+            assert_eq!(is_behind(last, &reached), behind, "{last}, {reached:?}");
+            assert!(!is_behind(beyond(&reached), &reached), "{reached:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::registry::service_in;
 use super::{Store, StoreError, Tx, sql};
 use crate::domain::lease::Token;
 use crate::domain::settings::Retention;
-use crate::wire::event::Kind;
+use crate::wire::event::{Kind, Topic};
 
 impl Store {
     /// Has the instances run what is committed and not pushed yet: what was written by hand, and what a change freeze
@@ -44,6 +44,7 @@ async fn push_in(tx: &Tx<'_>, token: Token, frozen: bool) -> Result<bool, StoreE
     let pushed = rows.iter().map(|row| {
         let (revision, version): (i64, Option<i64>) = (row.get("revision"), row.get("version"));
         Ok(NewEvent {
+            topic: Topic::Config,
             kind: Kind::Pushed,
             service_name: service_in(row)?,
             instance_id: None,

@@ -9,7 +9,7 @@ use super::{Store, StoreError, Tx, gate, sql};
 use crate::domain::name::ServiceName;
 use crate::domain::schema;
 use crate::wire::config::ServiceSchema;
-use crate::wire::event::Kind;
+use crate::wire::event::{Kind, Topic};
 
 /// A schema to give to a service.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ async fn set_now(tx: &Tx<'_>, write: &SchemaWrite) -> Result<ServiceSchema, Stor
     let mut details = Map::from_iter([("removed".to_owned(), write.schema.is_null().into())]);
     details.extend(write.authenticated_as.iter().map(|name| ("authenticated_as".to_owned(), name.as_str().into())));
     let service_name = write.service_name.clone();
-    let event = NewEvent { kind: Kind::SchemaChanged, service_name, instance_id: None, details };
+    let event = NewEvent { topic: Topic::Config, kind: Kind::SchemaChanged, service_name, instance_id: None, details };
     tx.record(&[event]).await?;
     let answer = ServiceSchema { service_name: write.service_name.clone(), schema: write.schema.clone(), warnings };
     tx.keep_answer(&write.delivery, &answer).await?;

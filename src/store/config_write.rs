@@ -5,16 +5,18 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 
-use super::alerts::{Alert, Severity};
 use super::config::{Active, active_from};
 use super::delivery::Delivery;
 use super::outbox::NewEvent;
 use super::{Store, StoreError, Tx, gate, object, sql};
+use crate::domain::alert::Case;
+use crate::domain::alert::plan::Begin;
 use crate::domain::config::{Activation, Change, Expectation, Head, Refusal, Undo};
 use crate::domain::limits::Limits;
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::settings::{Retention, Settings};
 use crate::wire::config::{ConfigChange, WriteOptions, check_keys, too_large};
+use crate::wire::event::Topic;
 use crate::wire::{Error, ErrorCode, json};
 
 /// What a write does to a service's config.
@@ -202,8 +204,8 @@ async fn content(tx: &Tx<'_>, write: &ConfigWrite, state: &State) -> Result<Opti
 /// What a merge patch makes of the active content, which must be what a set could have brought, and stay so.
 fn merge(active: &str, patch: &Map<String, Value>, limits: &Limits) -> Result<Map<String, Value>, StoreError> {
     let before = json::parse_object(active.as_bytes(), limits.depth).map_err(|violation| {
-        let place = Error::shown(&violation.path);
-        let rule = format!("the active config can't be patched, set it whole: at {place} {}", violation.rule);
+        let rule =
+            format!("the active config can't be patched, set it whole: at {} {}", violation.path, violation.rule);
         Error::field("patch", rule).at(&violation.path)
     })?;
     let is_empty = before.is_empty();
@@ -216,7 +218,7 @@ fn merge(active: &str, patch: &Map<String, Value>, limits: &Limits) -> Result<Ma
     }
     check_keys("patch", &merged, limits.config_keys)?;
     json::check_forms(&merged).map_err(|violation| {
-        Error::field("patch", format!("{} {}", Error::shown(&violation.path), violation.rule)).at(&violation.path)
+        Error::field("patch", format!("{} {}", violation.path, violation.rule)).at(&violation.path)
     })?;
     Ok(merged)
 }
@@ -324,7 +326,7 @@ async fn activate(
         &write.push,
     ];
     tx.execute(sql::CONFIG_ACTIVATE, params).await?;
-    tx.resolve_forced(Some(&write.service_name)).await?;
+    tx.end_forced(Some(&write.service_name)).await?;
     if let Some(retention) = write.retention {
         tx.prune_configs(Some(service), retention).await?;
     }
@@ -345,17 +347,19 @@ async fn activate(
     }
     if !forced.is_empty() {
         details.insert("forced_upon".into(), forced.as_slice().into());
-        tx.raise(&Alert {
-            severity: Severity::Warning,
-            source: "config",
+        tx.begin_alerts(&[Begin {
+            severity: Case::ConfigForced.severity(),
+            kind: Case::ConfigForced.kind(),
             name: write.service_name.clone(),
-            instance_id: None,
             message: format!("{author} forced a config upon instances that declared that they can't read it"),
             details: object(serde_json::json!({ "instances": forced, "revision": activation.revision })),
-        })
+            cause: None,
+            replaces: None,
+        }])
         .await?;
     }
     let event = NewEvent {
+        topic: Topic::Config,
         kind: activation.action.into(),
         service_name: write.service_name.clone(),
         instance_id: None,

@@ -1,6 +1,7 @@
 //! The epoch, and what tells that Postgres went back.
 
 use super::{Store, StoreError, sql};
+use crate::domain::name::{InstanceId, ServiceName};
 
 /// Which database this is, and its epoch. When either changes, KV may be wrong in any key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +11,16 @@ pub struct Standing {
     /// Opaque; another one after every event that may have brought older data: a start of the server, a fail-over to
     /// another one, a database or its tables that were made anew.
     pub database: String,
+}
+
+/// How far a bucket's stream had come at least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The sequence that was last noted; 0 when there was none.
+    pub sequence: u64,
+    /// When the epoch was last raised, in milliseconds since 1970; 0 when it never was. Then Postgres had gone back, and the
+    /// note with it.
+    pub raised_ms: u64,
 }
 
 impl Store {
@@ -42,23 +53,51 @@ impl Store {
         Ok(rows.first().filter(|row| row.get("raised")).map(|row| row.get("epoch")))
     }
 
-    /// Raises the epoch above `above`, for a piece of evidence that Postgres went back; once for each piece, and with
-    /// `hearsay` not again within five minutes. The new epoch, if it was raised.
+    /// Raises the epoch above `above`, unless it isn't `seen` any more: then the evidence, which is kept for people, was
+    /// held against something else. The new epoch, if it was raised.
     ///
     /// # Errors
     /// What Postgres says.
-    pub async fn raise_epoch(&self, above: i64, evidence: &str, hearsay: bool) -> Result<Option<i64>, StoreError> {
-        let rows = self.query(sql::EPOCH_RAISE, &[&above, &evidence, &hearsay]).await?;
+    pub async fn raise_epoch(&self, seen: i64, above: i64, evidence: &str) -> Result<Option<i64>, StoreError> {
+        self.raise(seen, above, evidence, None).await
+    }
+
+    /// Raises the epoch, if it still is `seen`, because an instance said that it runs something newer than what Postgres
+    /// has. That counts once, and not within five minutes of another raise.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub async fn raise_epoch_told_by(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        seen: i64,
+        evidence: &str,
+    ) -> Result<Option<i64>, StoreError> {
+        self.raise(seen, seen, evidence, Some((service.as_str(), instance.as_str()))).await
+    }
+
+    async fn raise(
+        &self,
+        seen: i64,
+        above: i64,
+        evidence: &str,
+        told_by: Option<(&str, &str)>,
+    ) -> Result<Option<i64>, StoreError> {
+        let (service, instance) = told_by.unzip();
+        let rows = self.query(sql::EPOCH_RAISE, &[&seen, &above, &evidence, &service, &instance]).await?;
         Ok(rows.first().map(|row| row.get("epoch")))
     }
 
-    /// How far a bucket's stream had come when it was last noted.
+    /// What Postgres knows of how far a bucket's stream had come.
     ///
     /// # Errors
     /// What Postgres says.
-    pub async fn stream_sequence(&self, stream: &str) -> Result<Option<i64>, StoreError> {
+    pub async fn stream_reached(&self, stream: &str) -> Result<Reached, StoreError> {
         let rows = self.query(sql::BUCKET_SEQUENCE_GET, &[&stream]).await?;
-        Ok(rows.first().map(|row| row.get("last_sequence")))
+        let row = rows.first().ok_or_else(|| StoreError::defect("the schema names no epoch"))?;
+        let number = |column| u64::try_from(row.get::<_, Option<i64>>(column).unwrap_or(0)).map_err(StoreError::defect);
+        Ok(Reached { sequence: number("last_sequence")?, raised_ms: number("raised_ms")? })
     }
 
     /// Notes how far a bucket's stream has come; it never goes back.

@@ -12,7 +12,7 @@ use crate::domain::heartbeat::{self, Refusal, Report};
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
 use crate::wire::Error;
-use crate::wire::event::Kind;
+use crate::wire::event::{Kind, Topic};
 use crate::wire::registry::ConfigRef;
 
 /// One heartbeat.
@@ -162,7 +162,8 @@ async fn apply_in(tx: &Tx<'_>, beats: &[&Beat], record: bool) -> Result<AppliedB
 
 /// What a heartbeat changed, as events.
 fn changes(service: &ServiceName, before: &heartbeat::Record, after: &heartbeat::Record) -> Vec<NewEvent> {
-    let event = |kind, details| NewEvent {
+    let event = |topic, kind, details| NewEvent {
+        topic,
         kind,
         service_name: service.clone(),
         instance_id: Some(after.instance_id.clone()),
@@ -173,7 +174,7 @@ fn changes(service: &ServiceName, before: &heartbeat::Record, after: &heartbeat:
         let details = serde_json::json!({
             "from": before.status, "reason": "heartbeat", "incarnation": after.incarnation,
         });
-        events.push(event(after.status.into(), details));
+        events.push(event(Topic::Service, after.status.into(), details));
     }
     if before.applied != after.applied {
         let details = serde_json::json!({
@@ -181,9 +182,9 @@ fn changes(service: &ServiceName, before: &heartbeat::Record, after: &heartbeat:
             "version": after.applied.version,
             "error": after.applied.error,
         });
-        events.push(event(Kind::Applied, details.clone()));
+        events.push(event(Topic::Service, Kind::Applied, details.clone()));
         if after.applied.error.is_some() && after.applied.error != before.applied.error {
-            events.push(event(Kind::Rejected, details));
+            events.push(event(Topic::Config, Kind::Rejected, details));
         }
     }
     events

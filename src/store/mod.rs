@@ -3,27 +3,39 @@
 //! Statements live in `sql/queries/`, one file each, prepared once per connection. Writes of more than one statement go
 //! through [`Store::run_tx`].
 
+pub mod alert_facts;
 pub mod alerts;
 pub mod config;
 pub mod config_care;
 pub mod config_schema;
 pub mod config_write;
 pub mod delivery;
+pub mod dependencies;
 pub mod epoch;
 pub mod error;
+pub mod fleet;
 pub mod gate;
 pub mod heartbeat;
+pub mod infra;
 pub mod lease;
+pub mod metrics;
 pub mod migrate;
 pub mod options;
 pub mod outbox;
+pub mod probe;
 pub mod registry;
+pub mod retention;
 pub mod sql;
+pub mod sweep;
+pub mod timeline;
+pub mod uptime;
 
-use std::pin::Pin;
-use std::time::Duration;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use futures_util::TryStreamExt as _;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tokio_postgres::Row;
@@ -52,6 +64,8 @@ pub struct Store {
     pool: Pool,
     /// Which replica's work this is: it stands in each event.
     replica_id: String,
+    /// When Postgres last did what it was asked.
+    heard: Arc<Mutex<Instant>>,
 }
 
 /// What a transaction does: a future that borrows the transaction and its input.
@@ -121,7 +135,17 @@ impl Store {
             .create_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(StoreError::defect)?;
-        Ok(Self { pool, replica_id: replica_id.to_owned() })
+        Ok(Self { pool, replica_id: replica_id.to_owned(), heard: Arc::new(Mutex::new(Instant::now())) })
+    }
+
+    /// How long ago Postgres last did what it was asked.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    fn note_heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
@@ -176,6 +200,9 @@ impl Store {
                 Err(_) => Err(StoreError::OutcomeUnknown(None)),
             },
         };
+        if result.is_ok() {
+            self.note_heard();
+        }
         if matches!(result, Err(StoreError::TimedOut | StoreError::OutcomeUnknown(_))) {
             // Something may still be under way on it: close it rather than hand it to the next caller.
             drop(Object::take(connection));
@@ -202,6 +229,49 @@ impl Store {
             Ok(connection.query(&statement, params).await?)
         };
         match timeout(TX_TIMEOUT, asking).await {
+            Ok(result) => result.inspect(|_| self.note_heard()),
+            Err(_) => {
+                drop(Object::take(connection));
+                Err(StoreError::TimedOut)
+            }
+        }
+    }
+
+    /// Runs one statement and folds its rows one by one as they arrive, for answers that are too long to be kept: into what
+    /// `start` makes, anew when the connection broke and the statement starts over.
+    ///
+    /// # Errors
+    /// What `step` gives, and what Postgres says.
+    pub async fn fold<A>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        start: impl Fn() -> A,
+        step: impl Fn(&mut A, &Row) -> Result<(), StoreError>,
+    ) -> Result<A, StoreError> {
+        match self.attempt_fold(sql, params, start(), &step).await {
+            Err(error) if error.may_start_over() => self.attempt_fold(sql, params, start(), &step).await,
+            done => done,
+        }
+    }
+
+    async fn attempt_fold<A>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        mut folded: A,
+        step: &impl Fn(&mut A, &Row) -> Result<(), StoreError>,
+    ) -> Result<A, StoreError> {
+        let connection = self.connection().await?;
+        let folding = async {
+            let statement = connection.prepare_cached(sql).await?;
+            let mut rows = pin!(connection.query_raw(&statement, params.iter().copied()).await?);
+            while let Some(row) = rows.try_next().await? {
+                step(&mut folded, &row)?;
+            }
+            Ok(folded)
+        };
+        match timeout(TX_TIMEOUT, folding).await {
             Ok(result) => result,
             Err(_) => {
                 drop(Object::take(connection));
@@ -217,14 +287,6 @@ impl Store {
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
         let rows = self.query(sql::CLOCK, &[]).await?;
         rows.first().map(|row| row.get("now")).ok_or_else(|| StoreError::defect("the clock gave no row"))
-    }
-
-    /// Makes the day partitions of `health_metrics` for today and `days_ahead` more.
-    ///
-    /// # Errors
-    /// When Postgres can't be asked.
-    pub async fn create_partitions(&self, days_ahead: i32) -> Result<(), StoreError> {
-        self.query(sql::PARTITIONS_CREATE, &[&days_ahead]).await.map(|_| ())
     }
 
     /// Closes all connections.

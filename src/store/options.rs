@@ -14,7 +14,7 @@ use super::StoreError;
 /// Where Postgres is and who the hub is to it. `Debug` never shows the password.
 #[derive(Clone)]
 pub struct DatabaseOptions {
-    config: tokio_postgres::Config,
+    pub(super) config: tokio_postgres::Config,
     tls_ca: Option<PathBuf>,
 }
 
@@ -25,6 +25,9 @@ pub(super) enum Purpose {
     Serve,
     /// Migrating: statements may take their time.
     Migrate,
+    /// Asking one question: the caller sets the time, and a server that isn't ours gets no options that a pooler in front
+    /// of it may not know.
+    Probe,
 }
 
 /// A connection URL or one of its parts can't be used. Never shows the value.
@@ -75,6 +78,11 @@ impl DatabaseOptions {
         self
     }
 
+    /// Whether connections are to be encrypted.
+    pub(super) fn wants_tls(&self) -> bool {
+        self.config.get_ssl_mode() == SslMode::Require
+    }
+
     /// Host, port and database, for people.
     #[must_use]
     pub fn address(&self) -> String {
@@ -97,6 +105,13 @@ impl DatabaseOptions {
                 "-c statement_timeout=10s -c lock_timeout=2s -c idle_in_transaction_session_timeout=5s -c jit=off -c central_hub.writer=hub"
             }
             Purpose::Migrate => "-c statement_timeout=0 -c lock_timeout=0",
+            Purpose::Probe => {
+                // Its own timeout ends it, unless there is another host to try.
+                if config.get_hosts().len() == 1 {
+                    config.connect_timeout(Duration::from_secs(60));
+                }
+                return Ok(config);
+            }
         };
         let options = config.get_options().map_or_else(|| bounds.to_owned(), |given| format!("{bounds} {given}"));
         config.options(options);
@@ -104,7 +119,7 @@ impl DatabaseOptions {
     }
 
     pub(super) fn tls(&self) -> Result<Option<MakeRustlsConnect>, StoreError> {
-        if self.config.get_ssl_mode() != SslMode::Require {
+        if !self.wants_tls() {
             return Ok(None);
         }
         let mut roots = rustls::RootCertStore::empty();

@@ -1,6 +1,7 @@
 //! Events: the outbox and the timeline in one table.
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::{Store, StoreError, Tx, sql};
@@ -11,9 +12,11 @@ use crate::wire::event::{Event, Kind, Topic};
 /// Something that happened, before it has its id.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
+    /// What it is about.
+    pub topic: Topic,
     /// What happened.
     pub kind: Kind,
-    /// To which service.
+    /// To which service or component.
     pub service_name: ServiceName,
     /// To which instance.
     pub instance_id: Option<InstanceId>,
@@ -37,6 +40,7 @@ impl Unpublished {
         let service = self.event.service_name.clone();
         match self.event.topic {
             Topic::Config => Some(Key::Config(service)),
+            Topic::Infra => Some(Key::Component(service)),
             Topic::Alert => None,
             Topic::Service => self.event.instance_id.clone().map(|instance| Key::Instance(service, instance)),
         }
@@ -53,7 +57,7 @@ impl Tx<'_> {
             return Ok(());
         }
         let column = |read: &dyn Fn(&NewEvent) -> String| events.iter().map(read).collect::<Vec<_>>();
-        let topics = column(&|event| event.kind.topic().as_str().to_owned());
+        let topics = column(&|event| event.topic.as_str().to_owned());
         let kinds = column(&|event| event.kind.as_str().to_owned());
         let services = column(&|event| event.service_name.to_string());
         let instances: Vec<Option<&str>> =
@@ -74,12 +78,14 @@ impl Store {
         rows.iter().filter_map(|row| unpublished_from(row).transpose()).collect()
     }
 
-    /// Notes that events are on the stream and that KV has what they changed.
+    /// Notes that events are on the stream and that KV has what they changed, and how far its streams have come with it.
     ///
     /// # Errors
     /// What Postgres says.
-    pub async fn mark_published(&self, rows: &[i64]) -> Result<(), StoreError> {
-        self.query(sql::EVENT_PUBLISHED, &[&rows]).await.map(|_| ())
+    pub async fn mark_published(&self, rows: &[i64], reached: &[(String, i64)]) -> Result<(), StoreError> {
+        let (streams, sequences): (Vec<&str>, Vec<i64>) =
+            reached.iter().map(|(stream, sequence)| (stream.as_str(), *sequence)).unzip();
+        self.query(sql::EVENT_PUBLISHED, &[&rows, &streams, &sequences]).await.map(|_| ())
     }
 
     /// How many events are committed and not yet published.
@@ -92,19 +98,32 @@ impl Store {
     }
 }
 
-/// `None` for a kind that only a newer hub knows: that hub publishes it.
+/// Unique for ever, and the same however often it is sent. The number of the row alone wouldn't do: Postgres gives it again
+/// after it went back, and that may show only after the event was sent.
+fn event_id(at: OffsetDateTime, row: i64) -> String {
+    format!("{}-{row}", at.unix_timestamp_nanos() / 1_000)
+}
+
+/// `None` for a kind or topic that only a newer hub knows: that hub publishes it.
 fn unpublished_from(row: &Row) -> Result<Option<Unpublished>, StoreError> {
-    let Some(kind) = Kind::from_text(row.get("kind")) else { return Ok(None) };
-    let id: i64 = row.get("id");
+    let event = event_from(row)?;
+    Ok(event.map(|event| Unpublished { row: row.get("id"), event }))
+}
+
+/// An event from columns `id`, `at`, `topic`, `kind`, `service_name`, `instance_id` and `details`; `None` for a kind or
+/// topic that only a newer hub knows.
+pub(super) fn event_from(row: &Row) -> Result<Option<Event>, StoreError> {
+    let known = Kind::from_text(row.get("kind")).zip(Topic::from_text(row.get("topic")));
+    let Some((kind, topic)) = known else { return Ok(None) };
+    let (id, at): (i64, OffsetDateTime) = (row.get("id"), row.get("at"));
     let instance_id = row.get::<_, Option<String>>("instance_id").map(InstanceId::try_from).transpose();
-    let event = Event {
-        id: format!("{}-{id}", row.get::<_, i64>("epoch")),
-        at: row.get("at"),
-        topic: kind.topic(),
+    Ok(Some(Event {
+        id: event_id(at, id),
+        at,
+        topic,
         kind,
         service_name: ServiceName::try_from(row.get::<_, String>("service_name")).map_err(StoreError::defect)?,
         instance_id: instance_id.map_err(StoreError::defect)?,
         details: super::object(row.get("details")),
-    };
-    Ok(Some(Unpublished { row: id, event }))
+    }))
 }

@@ -5,16 +5,15 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tokio_postgres::Row;
 
+use super::dependencies::{check_dependencies, dependency_states};
 use super::outbox::NewEvent;
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::heartbeat::{self, Applied, Refusal};
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
 use crate::wire::bucket::Key;
-use crate::wire::event::Kind;
-use crate::wire::registry::{
-    ConfigRef, Dependency, DependencyStatus, Deregister, Instance, Register, ServicesDrain, ServicesList,
-};
+use crate::wire::event::{Kind, Topic};
+use crate::wire::registry::{ConfigRef, Dependency, Deregister, Instance, Register, ServicesDrain, ServicesList};
 use crate::wire::{Error, ErrorCode};
 
 /// What a registration made.
@@ -164,6 +163,7 @@ async fn register_in(tx: &Tx<'_>, request: &Register, instance_id: &InstanceId) 
     ];
     let incarnation: i64 = tx.query_one(sql::INSTANCE_REGISTER, params).await?.get("incarnation");
     tx.record(&[NewEvent {
+        topic: Topic::Service,
         kind: Kind::Registered,
         service_name: request.service_name.clone(),
         instance_id: Some(instance_id.clone()),
@@ -185,6 +185,7 @@ async fn deregister_in(tx: &Tx<'_>, request: &Deregister) -> Result<InstanceId, 
     heartbeat::check_incarnation(request.incarnation, locked.record.incarnation).map_err(Error::from)?;
     tx.execute(sql::INSTANCE_DELETE, &[&vec![locked.id]]).await?;
     tx.record(&[NewEvent {
+        topic: Topic::Service,
         kind: Kind::Deregistered,
         service_name: locked.service_name,
         instance_id: Some(locked.record.instance_id.clone()),
@@ -203,6 +204,7 @@ async fn drain_in(tx: &Tx<'_>, request: &ServicesDrain) -> Result<Instance, Stor
     let row = tx.query_one(sql::INSTANCE_DRAIN, &[&locked.id, &request.draining, &request.reason]).await?;
     if locked.draining != request.draining {
         tx.record(&[NewEvent {
+            topic: Topic::Service,
             kind: if request.draining { Kind::Draining } else { Kind::Undraining },
             service_name: locked.service_name,
             instance_id: Some(locked.record.instance_id),
@@ -215,37 +217,6 @@ async fn drain_in(tx: &Tx<'_>, request: &ServicesDrain) -> Result<Instance, Stor
 
 fn not_found() -> Error {
     Error::new(ErrorCode::NotFound, "no such service or instance: hub.services.list tells which there are")
-}
-
-async fn dependency_states(tx: &Tx<'_>, dependencies: &[ServiceName]) -> Result<Vec<Dependency>, StoreError> {
-    if dependencies.is_empty() {
-        return Ok(Vec::new());
-    }
-    let names: Vec<&str> = dependencies.iter().map(ServiceName::as_str).collect();
-    let rows = tx.query(sql::DEPENDENCY_STATUS, &[&names]).await?;
-    let ranks: HashMap<&str, i32> = rows.iter().map(|row| (row.get("service_name"), row.get("rank"))).collect();
-    let state = |name: &ServiceName| match ranks.get(name.as_str()) {
-        Some(0) => DependencyStatus::Healthy,
-        Some(1) => DependencyStatus::Degraded,
-        Some(_) => DependencyStatus::Down,
-        None => DependencyStatus::Unknown,
-    };
-    Ok(dependencies.iter().map(|name| Dependency { name: name.clone(), status: state(name) }).collect())
-}
-
-fn check_dependencies(dependencies: &[Dependency]) -> Result<(), Error> {
-    let away =
-        |dependency: &&Dependency| matches!(dependency.status, DependencyStatus::Down | DependencyStatus::Unknown);
-    let missing: Vec<&str> = dependencies.iter().filter(away).map(|dependency| dependency.name.as_str()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorCode::DependencyUnavailable,
-        "dependencies: not all of them are there; register again when they are",
-    )
-    .with("field", "dependencies")
-    .with("dependencies", missing))
 }
 
 pub(super) fn service_in(row: &Row) -> Result<ServiceName, StoreError> {

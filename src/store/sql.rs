@@ -13,16 +13,31 @@ macro_rules! queries {
 }
 
 queries! {
-    ALERT_RAISE = "alert_raise";
+    ALERT_ACK = "alert_ack";
+    ALERT_ACTIVE = "alert_active";
+    ALERT_BEGIN = "alert_begin";
+    ALERT_CHANGE = "alert_change";
+    ALERT_COMPONENTS = "alert_components";
+    ALERT_CONFIGS = "alert_configs";
+    ALERT_END = "alert_end";
+    ALERT_FORCED_END = "alert_forced_end";
+    ALERT_HOLDS = "alert_holds";
+    ALERT_LOST = "alert_lost";
+    ALERT_PAGE = "alert_page";
+    ALERT_RECOVERED = "alert_recovered";
+    ALERT_SERVICES = "alert_services";
+    ALERT_SILENT = "alert_silent";
+    ALERT_SPEAK = "alert_speak";
     BUCKET_SEQUENCE_GET = "bucket_sequence_get";
     BUCKET_SEQUENCE_NOTE = "bucket_sequence_note";
     CLOCK = "clock";
+    COMPONENTS = "components";
+    COMPONENTS_FORGET = "components_forget";
+    COMPONENTS_LOCK = "components_lock";
+    COMPONENTS_RECORD = "components_record";
     CONFIG_ACTIVATE = "config_activate";
     CONFIG_ACTIVE = "config_active";
-    CONFIG_BEHIND = "config_behind";
-    CONFIG_BEHIND_RESOLVE = "config_behind_resolve";
     CONFIG_DEACTIVATE = "config_deactivate";
-    CONFIG_FORCED_RESOLVE = "config_forced_resolve";
     CONFIG_HEAD_FORGET = "config_head_forget";
     CONFIG_HEAD_LOCK = "config_head_lock";
     CONFIG_HEAD_PUSH = "config_head_push";
@@ -46,6 +61,7 @@ queries! {
     CONFIG_STATUS = "config_status";
     CONFIG_VERSION = "config_version";
     CONFIG_VERSIONS = "config_versions";
+    DEPENDENCY_GRAPH = "dependency_graph";
     DEPENDENCY_STATUS = "dependency_status";
     EPOCH_RAISE = "epoch_raise";
     EPOCH_RECOGNISE = "epoch_recognise";
@@ -53,9 +69,13 @@ queries! {
     EVENT_PENDING = "event_pending";
     EVENT_PUBLISHED = "event_published";
     EVENT_UNPUBLISHED = "event_unpublished";
+    FLEET = "fleet";
     HEARTBEAT_APPLY = "heartbeat_apply";
     HEARTBEAT_RECORD = "heartbeat_record";
     HEARTBEAT_TOUCH = "heartbeat_touch";
+    HOLD_END = "hold_end";
+    HOLD_KEEP = "hold_keep";
+    HOLD_LIST = "hold_list";
     INSTANCE_DELETE = "instance_delete";
     INSTANCE_DRAIN = "instance_drain";
     INSTANCE_NAMES = "instance_names";
@@ -68,8 +88,26 @@ queries! {
     LEASE_FENCE = "lease_fence";
     LEASE_RELEASE = "lease_release";
     META = "meta";
-    PARTITIONS_CREATE = "partitions_create";
+    METRICS = "metrics";
+    PARTITION_CREATE = "partition_create";
+    PARTITION_DROP = "partition_drop";
+    PROBE = "probe";
+    REGISTRATIONS = "registrations";
+    RETENTION_ALERTS = "retention_alerts";
+    RETENTION_CHECKS = "retention_checks";
+    RETENTION_EVENTS = "retention_events";
+    RETENTION_HEARTBEATS = "retention_heartbeats";
+    RETENTION_TRANSITIONS = "retention_transitions";
+    SERVICE_KNOWN = "service_known";
+    SNAPSHOT = "snapshot";
     STANDING = "standing";
     SWEEP_DOWN = "sweep_down";
+    SWEEP_FALLEN = "sweep_fallen";
+    SWEEP_HEARD = "sweep_heard";
     SWEEP_SILENT = "sweep_silent";
+    SWEEP_UP = "sweep_up";
+    TIMELINE = "timeline";
+    TIMELINE_OF_SERVICE = "timeline_of_service";
+    UPTIME_NAMES = "uptime_names";
+    UPTIME_TRANSITIONS = "uptime_transitions";
 }

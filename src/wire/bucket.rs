@@ -14,11 +14,13 @@ pub enum Bucket {
     Config,
     /// `<service>.<instance_id>` → [`super::registry::Instance`] without `last_heartbeat`.
     Services,
+    /// `<component>` → [`super::infra::Component`].
+    Infra,
 }
 
 impl Bucket {
     /// All buckets.
-    pub const ALL: [Self; 2] = [Self::Config, Self::Services];
+    pub const ALL: [Self; 3] = [Self::Config, Self::Services, Self::Infra];
 
     /// The bucket's name: `hub` → `hub_config`.
     #[must_use]
@@ -26,6 +28,7 @@ impl Bucket {
         match self {
             Self::Config => format!("{prefix}_config"),
             Self::Services => format!("{prefix}_services"),
+            Self::Infra => format!("{prefix}_infra"),
         }
     }
 
@@ -40,7 +43,7 @@ impl Bucket {
     pub fn history(self) -> i64 {
         match self {
             Self::Config => 10,
-            Self::Services => 1,
+            Self::Services | Self::Infra => 1,
         }
     }
 }
@@ -52,6 +55,8 @@ pub enum Key {
     Config(ServiceName),
     /// An instance's record.
     Instance(ServiceName, InstanceId),
+    /// An infrastructure component's record.
+    Component(ServiceName),
 }
 
 impl Key {
@@ -61,6 +66,7 @@ impl Key {
         match self {
             Self::Config(_) => Bucket::Config,
             Self::Instance(..) => Bucket::Services,
+            Self::Component(_) => Bucket::Infra,
         }
     }
 
@@ -68,7 +74,7 @@ impl Key {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            Self::Config(service) => service.to_string(),
+            Self::Config(name) | Self::Component(name) => name.to_string(),
             Self::Instance(service, instance) => format!("{service}.{instance}"),
         }
     }
@@ -78,6 +84,7 @@ impl Key {
     pub fn parse(bucket: Bucket, text: &str) -> Option<Self> {
         match bucket {
             Bucket::Config => text.parse().ok().map(Self::Config),
+            Bucket::Infra => text.parse().ok().map(Self::Component),
             Bucket::Services => {
                 let (service, instance) = text.split_once('.')?;
                 Some(Self::Instance(service.parse().ok()?, instance.parse().ok()?))

@@ -107,16 +107,10 @@ impl Error {
         self
     }
 
-    /// As much of a caller's own text as a refusal repeats: the beginning.
-    #[must_use]
-    pub fn shown(text: &str) -> String {
-        text.chars().take(SHOWN_CHARS).collect()
-    }
-
     /// A field that breaks a rule. Of a very long name the beginning is shown.
     #[must_use]
     pub fn field(field: &str, rule: impl fmt::Display) -> Self {
-        let shown = Self::shown(field);
+        let shown: String = field.chars().take(SHOWN_CHARS).collect();
         Self::new(ErrorCode::BadRequest, format!("{shown}: {rule}")).with("field", shown)
     }
 

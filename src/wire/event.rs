@@ -16,17 +16,29 @@ pub enum Topic {
     Service,
     /// A service's config.
     Config,
+    /// An infrastructure component.
+    Infra,
     /// Something that needs a person's attention.
     Alert,
 }
 
 impl Topic {
+    /// All topics.
+    pub const ALL: [Self; 4] = [Self::Service, Self::Config, Self::Infra, Self::Alert];
+
+    /// The topic with this text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|topic| topic.as_str() == text)
+    }
+
     /// The topic as it stands on the wire and in tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Service => "service",
             Self::Config => "config",
+            Self::Infra => "infra",
             Self::Alert => "alert",
         }
     }
@@ -38,11 +50,11 @@ impl Topic {
 pub enum Kind {
     /// An instance registered.
     Registered,
-    /// An instance became healthy.
+    /// An instance or a component became healthy.
     Healthy,
-    /// An instance became degraded.
+    /// An instance or a component became degraded.
     Degraded,
-    /// An instance went down.
+    /// An instance or a component went down.
     Down,
     /// An instance left, or was removed.
     Deregistered,
@@ -66,59 +78,44 @@ pub enum Kind {
     SchemaChanged,
     /// An alert began.
     Raised,
+    /// Somebody saw an alert. Kept in the timeline, not sent.
+    Acked,
     /// An alert is over.
     Resolved,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, Topic); 16] = [
-        (Self::Registered, "registered", Topic::Service),
-        (Self::Healthy, "healthy", Topic::Service),
-        (Self::Degraded, "degraded", Topic::Service),
-        (Self::Down, "down", Topic::Service),
-        (Self::Deregistered, "deregistered", Topic::Service),
-        (Self::Draining, "draining", Topic::Service),
-        (Self::Undraining, "undraining", Topic::Service),
-        (Self::Applied, "applied", Topic::Service),
-        (Self::Published, "published", Topic::Config),
-        (Self::RolledBack, "rolled_back", Topic::Config),
-        (Self::Deleted, "deleted", Topic::Config),
-        (Self::Rejected, "rejected", Topic::Config),
-        (Self::Pushed, "pushed", Topic::Config),
-        (Self::SchemaChanged, "schema_changed", Topic::Config),
-        (Self::Raised, "raised", Topic::Alert),
-        (Self::Resolved, "resolved", Topic::Alert),
+    /// All kinds with their texts.
+    pub const ALL: [(Self, &'static str); 17] = [
+        (Self::Registered, "registered"),
+        (Self::Healthy, "healthy"),
+        (Self::Degraded, "degraded"),
+        (Self::Down, "down"),
+        (Self::Deregistered, "deregistered"),
+        (Self::Draining, "draining"),
+        (Self::Undraining, "undraining"),
+        (Self::Applied, "applied"),
+        (Self::Published, "published"),
+        (Self::RolledBack, "rolled_back"),
+        (Self::Deleted, "deleted"),
+        (Self::Rejected, "rejected"),
+        (Self::Pushed, "pushed"),
+        (Self::SchemaChanged, "schema_changed"),
+        (Self::Raised, "raised"),
+        (Self::Acked, "acked"),
+        (Self::Resolved, "resolved"),
     ];
-
-    fn entry(self) -> (&'static str, Topic) {
-        match Self::ALL.iter().find(|(kind, ..)| *kind == self) {
-            Some((_, text, topic)) => (text, *topic),
-            None => ("", Topic::Service),
-        }
-    }
 
     /// The kind as it stands on the wire and in tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        self.entry().0
-    }
-
-    /// What it is about.
-    #[must_use]
-    pub fn topic(self) -> Topic {
-        self.entry().1
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, text)| text)
     }
 
     /// The kind with this text.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known, _)| *known == text).map(|(kind, ..)| *kind)
-    }
-
-    /// Whether it goes to the stream, or only stands in the timeline.
-    #[must_use]
-    pub fn is_sent(self) -> bool {
-        !matches!(self, Self::Applied | Self::Pushed | Self::SchemaChanged)
+        Self::ALL.iter().find(|(_, known)| *known == text).map(|(kind, _)| *kind)
     }
 }
 
@@ -145,7 +142,7 @@ impl From<Status> for Kind {
 /// One event, as its message's body. The header `Nats-Msg-Id` holds its id, so that a redelivery is recognised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique for ever: the epoch and the number of its row.
+    /// Unique for ever: the microsecond in which it was recorded and the number of its row.
     pub id: String,
     /// When it was committed, to the nearest that one statement can tell.
     #[serde(with = "time::serde::rfc3339")]
@@ -154,9 +151,9 @@ pub struct Event {
     pub topic: Topic,
     /// What happened.
     pub kind: Kind,
-    /// To which service.
+    /// To which service, or for topic `infra` and alerts of its: to which component.
     pub service_name: ServiceName,
-    /// To which instance, for topic `service`.
+    /// To which instance, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<InstanceId>,
     /// Facts by name.
@@ -164,6 +161,31 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it goes to the stream, or only stands in the timeline: what instances say that they run, what was pushed
+    /// later, schemas, who saw an alert, and alerts that somebody silenced.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        let silenced = self.details.get("silenced").is_some_and(|silenced| silenced == true);
+        !(matches!(self.kind, Kind::Applied | Kind::Pushed | Kind::SchemaChanged | Kind::Acked) || silenced)
+    }
+
+    /// The event in `most` bytes of JSON: what doesn't fit is left out of the details, the largest first, and named there
+    /// under `left_out`. (An operator who writes a config by SQL may comment on it at any length.)
+    #[must_use]
+    pub fn fitting(mut self, most: usize) -> Self {
+        const LEFT_OUT: &str = "left_out";
+        let mut left_out = Vec::new();
+        while serde_json::to_vec(&self).is_ok_and(|text| text.len() > most) {
+            let members = self.details.iter().filter(|(name, _)| *name != LEFT_OUT);
+            let largest = members.max_by_key(|(_, value)| value.to_string().len()).map(|(name, _)| name.clone());
+            let Some(largest) = largest else { break };
+            self.details.remove(&largest);
+            left_out.push(largest);
+            self.details.insert(LEFT_OUT.to_owned(), left_out.clone().into());
+        }
+        self
+    }
+
     /// The subject it is published on.
     #[must_use]
     pub fn subject(&self, prefix: &str) -> String {
@@ -195,8 +217,24 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::unwrap_used)]
+    fn what_does_not_fit_is_left_out_and_named() {
+        let text = r#"{"id":"1-2","at":"2026-01-05T10:00:00Z","topic":"config","kind":"published","service_name":"a",
+            "details":{"version":3,"comment":"cc","by":"b"}}"#;
+        let mut event: Event = serde_json::from_str(text).unwrap();
+        assert_eq!(event.clone().fitting(1_000), event);
+        event.details.insert("comment".into(), "c".repeat(2_000).into());
+        event.details.insert("by".into(), "b".repeat(1_500).into());
+        let details = |most| Value::Object(event.clone().fitting(most).details);
+        let short = serde_json::json!({ "version": 3, "by": "b".repeat(1_500), "left_out": ["comment"] });
+        assert_eq!(details(3_000), short);
+        assert_eq!(details(1_000), serde_json::json!({ "version": 3, "left_out": ["comment", "by"] }));
+        assert_eq!(details(10), serde_json::json!({ "left_out": ["comment", "by", "version"] }), "as little as can be");
+    }
+
+    #[test]
     fn each_kind_has_one_text() {
-        for (kind, text, _) in Kind::ALL {
+        for (kind, text) in Kind::ALL {
             assert_eq!(Kind::from_text(text), Some(kind));
             assert_eq!(serde_json::to_value(kind).ok(), Some(Value::from(text)));
         }

@@ -134,15 +134,32 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`ErrorCode::Forbidden`] when they disagree; [`ErrorCode::BadRequest`] when neither names one.
     pub fn service(&mut self) -> Result<ServiceName, Error> {
-        let said = self.parsed::<ServiceName>("service_name")?;
+        self.named("service_name")
+    }
+
+    /// Takes the name that the subject ends in, or that the field `name` gives where the subject names nothing.
+    ///
+    /// # Errors
+    /// As [`Fields::service`].
+    pub fn named(&mut self, name: &'static str) -> Result<ServiceName, Error> {
+        let said = self.parsed::<ServiceName>(name)?;
         match (self.service.take(), said) {
             (Some(subject), Some(body)) if subject != body => {
-                Err(Error::new(ErrorCode::Forbidden, "service_name: the subject names another service")
-                    .with("field", "service_name"))
+                Err(Error::new(ErrorCode::Forbidden, format!("{name}: the subject names another one"))
+                    .with("field", name))
             }
-            (Some(name), _) | (None, Some(name)) => Ok(name),
-            (None, None) => Err(Error::field("service_name", "is missing")),
+            (Some(named), _) | (None, Some(named)) => Ok(named),
+            (None, None) => Err(Error::field(name, "is missing")),
         }
+    }
+
+    /// Takes a number of seconds within `range`, both ends included.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn seconds(&mut self, name: &'static str, range: std::ops::RangeInclusive<f64>) -> Result<Option<f64>, Error> {
+        let rule = format!("must be a number of seconds from {} to {}", range.start(), range.end());
+        self.typed(name, &rule, |value| value.as_f64().filter(|seconds| range.contains(seconds)))
     }
 
     /// The fields that were asked for, in order: what the decoder knows.

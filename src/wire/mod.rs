@@ -2,18 +2,25 @@
 //!
 //! Hub, client and command line share these types; each message's struct, decode and encode stand together.
 
+pub mod alert;
 pub mod bucket;
 pub mod config;
+pub mod dependency;
 pub mod error;
 pub mod event;
 pub mod fields;
+pub mod fleet;
 pub mod health;
+pub mod infra;
 pub mod json;
+pub mod metrics;
 pub mod micro;
 pub mod reference;
 pub mod registry;
 pub mod route;
 pub mod subject;
+pub mod timeline;
+pub mod uptime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

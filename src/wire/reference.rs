@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::error::ErrorCode;
 use super::route::{ROUTES, Route};
+use crate::domain::alert::Case;
 
 /// The text of `subjects.md`.
 #[must_use]
@@ -21,8 +22,18 @@ pub fn render() -> String {
     for route in ROUTES {
         render_route(&mut page, route);
     }
-    page.push_str(include_str!("reference.tail.md"));
+    page.push_str(&include_str!("reference.tail.md").replace("<!-- cases -->\n", &cases()));
     page
+}
+
+/// What calls for an alert.
+fn cases() -> String {
+    let mut table = String::from("| source | kind | severity | when |\n|---|---|---|---|\n");
+    for case in Case::ALL {
+        let (kind, severity) = (case.kind(), case.severity());
+        let _ = writeln!(table, "| `{}` | `{}` | `{severity}` | {} |", kind.source(), kind.as_str(), case.when());
+    }
+    table
 }
 
 fn subject(route: &Route) -> String {

@@ -84,7 +84,7 @@ pub struct Register {
     /// A JSON Schema of the configs that it can read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_schema: Option<Value>,
-    /// Refuse unless each dependency is there and not down.
+    /// Refuse unless each dependency is known and not down.
     pub require_dependencies: bool,
 }
 
@@ -108,18 +108,32 @@ impl Register {
     }
 }
 
-/// State of a dependency.
+/// State of a dependency: of the best instance of the service, not counting those that are draining while others aren't;
+/// else of the infrastructure component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DependencyStatus {
-    /// Its best instance is healthy.
+    /// It does its work.
     Healthy,
-    /// Its best instance is degraded.
+    /// It works, but less well than it should.
     Degraded,
-    /// All its instances are down.
+    /// It doesn't work: all its instances are down, or the component's last check failed.
     Down,
-    /// Nobody registered under that name.
+    /// Nobody registered under that name and no component has it, or the component can't be checked.
     Unknown,
+}
+
+impl DependencyStatus {
+    /// The status as it stands on the wire and in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl From<Option<Status>> for DependencyStatus {

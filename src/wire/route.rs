@@ -57,6 +57,11 @@ const LIMIT: Field = optional(
     "integer",
     "Rows of the page, 1 to 1000; left out, 100. A page also ends where a NATS message would be too large.",
 );
+const WINDOW: Field = optional(
+    "window_seconds",
+    "number",
+    "How far back, 1 to 34560000; left out, 86400. The answer tells how much of it is known.",
+);
 const CURSOR: Field = optional("cursor", "text", "`next_cursor` of the page before.");
 
 const fn register_fields(service: Field) -> [Field; 11] {
@@ -87,7 +92,11 @@ const fn register_fields(service: Field) -> [Field; 11] {
             "object, true or false",
             "A JSON Schema of the configs that you can read, at most 64 KiB: a config that you can't is refused as `incompatible` while you live.",
         ),
-        optional("require_dependencies", "true or false", "Refuse unless each dependency is there and not down."),
+        optional(
+            "require_dependencies",
+            "true or false",
+            "Refuse unless each dependency is known and not down: a service or an infrastructure component.",
+        ),
     ]
 }
 
@@ -98,6 +107,9 @@ const REGISTER_REQUEST: &str =
     r#"{"service_name":"tick-aggregator","host":"10.0.0.5","port":8002,"dependencies":["nats"]}"#;
 const REGISTER_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","heartbeat_interval_seconds":30.0,"service_timeout_seconds":90.0,"config":null,"dependencies":[{"name":"nats","status":"unknown"}],"warnings":[]}"#;
 const INSTANCE_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":true,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}"#;
+
+const INFRA_REPLY: &str = r#"{"components":[{"component_name":"kafka","kind":"kafka","status":"down","response_time_ms":null,"error_message":"connection refused","checked_at":"2026-01-05T10:00:00.123456Z","critical":false,"uptime_pct_24h":99.31}]}"#;
+const ALERTS_REPLY: &str = r#"{"alerts":[{"id":7,"severity":"critical","source":"service","kind":"down","name":"tick-aggregator","instance_id":null,"message":"tick-aggregator is down: none of its 2 instances is up","cause":null,"details":{"down":2,"in_use":2,"instances":["10_0_0_5-8002","10_0_0_6-8002"],"affects":["feature-engineering"]},"raised_at":"2026-01-05T10:00:00.123456Z","resolved_at":null,"acked_at":null,"acked_by":null,"silenced_until":null}],"next_cursor":"7"}"#;
 
 /// A call's own fields and those of every config call that changes something.
 const fn write_fields<const OWN: usize, const ALL: usize>(own: [Field; OWN]) -> [Field; ALL] {
@@ -355,7 +367,7 @@ routes! {
     SchemaSet {
         name: "config-schema-set",
         pattern: "config.schema.set.*",
-        summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on, unless that would take more than 200,000 steps: then they are refused.",
+        summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on.",
         fields: &[
             SERVICE,
             required("schema", "object, true, false or null", "`null` takes it away. No references to other documents; regular expressions without look-around and back-references."),
@@ -369,7 +381,7 @@ routes! {
     ConfigHistory {
         name: "config-history",
         pattern: "config.history.*",
-        summary: "What was in force when, and by whom; newest first. `forced: true` stands at what live instances had declared that they can't read, `authenticated_as` where NATS vouches for somebody.",
+        summary: "What was in force when, and by whom; newest first.",
         fields: &[
             SERVICE,
             LIMIT,
@@ -397,6 +409,133 @@ routes! {
         request: "",
         reply: r#"{"status":"healthy","version":"0.1.0","replica_id":"hub-1","leader":true,"uptime_seconds":86400.0,"now":"2026-01-05T10:00:00.123456Z","postgres":{"status":"healthy","response_time_ms":0.4},"nats":{"status":"healthy","rtt_ms":0.2,"server_version":"2.15.1"},"projection":{"pending":0}}"#,
     }
+    Status {
+        name: "status",
+        pattern: "status",
+        summary: "The fleet at a glance: services and instances by status, infrastructure, alerts that are not over, configs that not everybody runs.",
+        fields: &[],
+        errors: &[],
+        request: "",
+        reply: r#"{"services":{"total":18,"healthy":17,"degraded":1,"down":0},"instances":{"total":24,"healthy":23,"degraded":1,"down":0},"draining":0,"infra":[{"component_name":"postgresql","kind":"postgresql","status":"healthy","response_time_ms":0.8,"error_message":null,"checked_at":"2026-01-05T10:00:00.123456Z","critical":true}],"alerts":{"critical":0,"warning":1,"info":0,"acked":0},"configs":{"total":18,"not_converged":1,"services":["tick-aggregator"]}}"#,
+    }
+    Metrics {
+        name: "metrics",
+        pattern: "metrics.*",
+        summary: "What a service's instances measured, in buckets of time; metrics by name, at most 128 a page. Buckets in which nothing was measured are left out.",
+        fields: &[
+            SERVICE,
+            optional("metric_type", "text", "Only this metric."),
+            optional("instance_id", "text", "Only what this instance measured."),
+            optional("since_seconds", "number", "How far back, 1 to 31622400; left out, 3600."),
+            optional("bucket_seconds", "number", "Length of a bucket, 0.1 to 31622400; left out, a sixtieth of `since_seconds`. At most 1,000 buckets. They begin at whole multiples of their length since 1970."),
+            LIMIT,
+            CURSOR,
+        ],
+        errors: &[ErrorCode::NotFound],
+        request: r#"{"metric_type":"cpu","since_seconds":600,"bucket_seconds":300}"#,
+        reply: r#"{"series":[{"metric_type":"cpu","points":[{"at":"2026-01-05T09:55:00Z","min":0.2,"avg":0.35,"max":0.93,"count":10}]}]}"#,
+    }
+    UptimeOf {
+        name: "uptime-of",
+        pattern: "uptime.*",
+        summary: "For how much of a window a service, one of its instances or an infrastructure component was up; exactly, from its status transitions. A service is up while any of its instances is, and down once all have left; time in which nobody knows isn't counted.",
+        fields: &[
+            SERVICE,
+            optional("instance_id", "text", "Only this instance."),
+            WINDOW,
+        ],
+        errors: &[ErrorCode::NotFound],
+        request: r#"{"window_seconds":3600}"#,
+        reply: r#"{"service_name":"tick-aggregator","kind":"service","uptime_pct":98.75,"window_seconds":3600.0,"covered_seconds":2400.0,"covered_since":"2026-01-05T09:20:00Z","down_seconds":30.0,"transitions":[{"at":"2026-01-05T09:20:00Z","status":"healthy"},{"at":"2026-01-05T09:30:00Z","status":"down"},{"at":"2026-01-05T09:30:30Z","status":"healthy"}]}"#,
+    }
+    Uptime {
+        name: "uptime",
+        pattern: "uptime",
+        summary: "The same of all services and components that were there within the window, without their transitions.",
+        fields: &[WINDOW, LIMIT, CURSOR],
+        errors: &[],
+        request: "",
+        reply: r#"{"window_seconds":86400.0,"services":[{"service_name":"tick-aggregator","kind":"service","uptime_pct":98.75,"window_seconds":86400.0,"covered_seconds":2400.0,"covered_since":"2026-01-05T09:20:00Z","down_seconds":30.0}],"components":[]}"#,
+    }
+    InfraStatus {
+        name: "infra-status",
+        pattern: "infra.status",
+        summary: "How each infrastructure component was when it was last checked.",
+        fields: &[],
+        errors: &[],
+        request: "",
+        reply: INFRA_REPLY,
+    }
+    InfraCheck {
+        name: "infra-check",
+        pattern: "infra.check",
+        summary: "Checks every infrastructure component now, and tells.",
+        fields: &[],
+        errors: &[],
+        request: "",
+        reply: INFRA_REPLY,
+    }
+    DepsGraph {
+        name: "deps-graph",
+        pattern: "deps.graph",
+        summary: "Who needs whom, as registrations say; circles; and in which order to start everything.",
+        fields: &[],
+        errors: &[],
+        request: "",
+        reply: r#"{"nodes":[{"name":"nats","kind":"infrastructure","status":"healthy"},{"name":"tick-aggregator","kind":"service","status":"healthy"}],"edges":[{"from":"tick-aggregator","to":"nats"}],"cycles":[],"start_order":[["nats"],["tick-aggregator"]]}"#,
+    }
+    DepsImpact {
+        name: "deps-impact",
+        pattern: "deps.impact.*",
+        summary: "Who suffers if a service or component goes down.",
+        fields: &[optional("name", "text", "Must agree with the subject.")],
+        errors: &[ErrorCode::NotFound],
+        request: "",
+        reply: r#"{"name":"nats","direct":["tick-aggregator"],"transitive":["feature-engineering","tick-aggregator"]}"#,
+    }
+    AlertsList {
+        name: "alerts-list",
+        pattern: "alerts.list",
+        summary: "What needs a person's attention, and what did; newest first.",
+        fields: &[
+            optional("active", "true or false", "Only those that are not over, or only those that are."),
+            optional("severity", "text", "`critical`, `warning` or `info`."),
+            optional("service_name", "text", "Only those about this service or component."),
+            LIMIT,
+            CURSOR,
+        ],
+        errors: &[],
+        request: r#"{"active":true,"limit":1}"#,
+        reply: ALERTS_REPLY,
+    }
+    AlertsAck {
+        name: "alerts-ack",
+        pattern: "alerts.ack",
+        summary: "Somebody saw an alert, over or not, and may silence it: should the same come again meanwhile, it is kept and not sent.",
+        fields: &[
+            required("id", "integer", "Which."),
+            optional("by", "text", "Who."),
+            optional("silence_seconds", "number", "For how long it is silenced, 0 to 2592000; 0: no longer."),
+        ],
+        errors: &[ErrorCode::NotFound],
+        request: r#"{"id":7,"by":"ann","silence_seconds":3600}"#,
+        reply: r#"{"id":7,"severity":"critical","source":"service","kind":"down","name":"tick-aggregator","instance_id":null,"message":"tick-aggregator is down: none of its 2 instances is up","cause":null,"details":{"down":2,"in_use":2,"instances":["10_0_0_5-8002","10_0_0_6-8002"],"affects":["feature-engineering"]},"raised_at":"2026-01-05T10:00:00.123456Z","resolved_at":null,"acked_at":"2026-01-05T10:01:00Z","acked_by":"ann","silenced_until":"2026-01-05T11:01:00Z"}"#,
+    }
+    Timeline {
+        name: "timeline",
+        pattern: "timeline",
+        summary: "What happened, of all kinds in one order, newest first: what changed just before it broke?",
+        fields: &[
+            optional("service_name", "text", "Only what happened to this service or component."),
+            optional("since_seconds", "number", "How far back, 1 to 31622400; left out, 86400."),
+            optional("kinds", "list of texts", "Only these topics (`service`, `config`, `infra`, `alert`) or kinds (`down`, `published`, …)."),
+            LIMIT,
+            CURSOR,
+        ],
+        errors: &[],
+        request: r#"{"service_name":"tick-aggregator","kinds":["config","down"],"limit":1}"#,
+        reply: r#"{"events":[{"id":"1767603540-42","at":"2026-01-05T10:00:00.123456Z","topic":"service","kind":"down","service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","details":{"from":"healthy","reason":"silent","silent_seconds":91.2,"timeout_seconds":90.0}}],"next_cursor":"1767607200123456-42"}"#,
+    }
 }
 
 impl Endpoint {
@@ -423,7 +562,9 @@ impl Endpoint {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::{Fields, Request, config, health, registry};
+    use super::super::{
+        Fields, Request, alert, config, dependency, fleet, health, infra, metrics, registry, timeline, uptime,
+    };
     use super::*;
     use crate::domain::limits::Limits;
 
@@ -469,6 +610,17 @@ mod tests {
                 Endpoint::ConfigHistory => agrees::<config::ConfigHistory>(route.endpoint),
                 Endpoint::ConfigList => agrees::<config::ConfigList>(route.endpoint),
                 Endpoint::Health => agrees::<health::Health>(route.endpoint),
+                Endpoint::Status => agrees::<fleet::FleetStatus>(route.endpoint),
+                Endpoint::Metrics => agrees::<metrics::Metrics>(route.endpoint),
+                Endpoint::UptimeOf => agrees::<uptime::UptimeOf>(route.endpoint),
+                Endpoint::Uptime => agrees::<uptime::UptimeOfAll>(route.endpoint),
+                Endpoint::InfraStatus => agrees::<infra::InfraStatus>(route.endpoint),
+                Endpoint::InfraCheck => agrees::<infra::InfraCheck>(route.endpoint),
+                Endpoint::DepsGraph => agrees::<dependency::DepsGraph>(route.endpoint),
+                Endpoint::DepsImpact => agrees::<dependency::DepsImpact>(route.endpoint),
+                Endpoint::AlertsList => agrees::<alert::AlertsList>(route.endpoint),
+                Endpoint::AlertsAck => agrees::<alert::AlertsAck>(route.endpoint),
+                Endpoint::Timeline => agrees::<timeline::Timeline>(route.endpoint),
             }
         }
     }

@@ -1,8 +1,7 @@
 //! A fleet of processes that behave as the contract asks: register, beat, repeat what got no answer. Such a process is
 //! never marked down, whatever happens to the hub.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::stack::{HubOptions, eventually};
-use crate::witness::{SOON, Truth, connect};
+use crate::witness::{Down, SOON, Truth, connect};
 
 /// How long after its timeout a silent instance may still be up.
 pub const LATEST: Duration = Duration::from_secs(2);
@@ -31,9 +30,12 @@ const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a member waits for an answer before it repeats its heartbeat.
 const PATIENCE: Duration = Duration::from_millis(150);
 
+/// How much later than the end of a silence a sweep may still commit what it found in it.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+
 /// Processes that beat until they are silenced or dropped.
 pub struct Fleet {
-    members: Vec<Member>,
+    pub members: Vec<Member>,
     truth: Truth,
     interval: Duration,
     strain: Strain,
@@ -70,8 +72,27 @@ impl Strain {
 pub struct Member {
     pub service: ServiceName,
     pub instance: InstanceId,
+    seat: Seat,
     vitals: Arc<Vitals>,
+    /// When it was silent on purpose, by the clock of this machine.
+    pub silences: Vec<Silence>,
     task: JoinHandle<()>,
+}
+
+/// A time in which a member doesn't beat.
+#[derive(Debug, Clone, Copy)]
+pub struct Silence {
+    pub from: OffsetDateTime,
+    /// `None`: it is dead.
+    pub to: Option<OffsetDateTime>,
+}
+
+/// What it takes to start a member, or to start it again.
+#[derive(Clone)]
+struct Seat {
+    hub: HubClient,
+    interval: Duration,
+    random: fastrand::Rng,
 }
 
 /// How a member fares.
@@ -81,12 +102,80 @@ struct Vitals {
     repeated: AtomicU64,
     /// The longest time between two tries to beat, in milliseconds: above the timeout, its own machine starved it.
     longest_pause_ms: AtomicU64,
+    /// Stands still, on purpose.
+    paused: AtomicBool,
     wrongs: Mutex<Vec<String>>,
 }
 
 impl Member {
+    fn start(service: ServiceName, instance: InstanceId, mut seat: Seat) -> Member {
+        let vitals: Arc<Vitals> = Arc::default();
+        let heart = Heart {
+            hub: seat.hub.clone(),
+            service: service.clone(),
+            instance: instance.clone(),
+            interval: seat.interval,
+            random: seat.random.fork(),
+            vitals: Arc::clone(&vitals),
+        };
+        Member { service, instance, seat, vitals, silences: Vec::new(), task: tokio::spawn(heart.live()) }
+    }
+
     pub fn key(&self) -> (String, String) {
         (self.service.to_string(), self.instance.to_string())
+    }
+
+    /// Whether it beats now.
+    pub fn beats(&self) -> bool {
+        self.silences.last().is_none_or(|silence| silence.to.is_some())
+    }
+
+    /// Ends without a goodbye.
+    pub fn kill(&mut self) {
+        self.task.abort();
+        self.silences.push(Silence { from: OffsetDateTime::now_utc(), to: None });
+    }
+
+    /// Stands still until [`resume`](Self::resume).
+    pub fn pause(&mut self) {
+        self.vitals.paused.store(true, Ordering::SeqCst);
+        self.silences.push(Silence { from: OffsetDateTime::now_utc(), to: None });
+    }
+
+    pub fn resume(&mut self) {
+        self.vitals.paused.store(false, Ordering::SeqCst);
+        self.silences.last_mut().expect("a pause").to = Some(OffsetDateTime::now_utc());
+    }
+
+    /// Ends without a goodbye and starts again, as a new process of the same name. Until it is heard, it is silent.
+    pub fn restart(&mut self) {
+        self.task.abort();
+        let next = Member::start(self.service.clone(), self.instance.clone(), self.seat.clone());
+        let silences = std::mem::take(&mut self.silences);
+        *self = Member { silences, ..next };
+        self.silences.push(Silence { from: OffsetDateTime::now_utc(), to: None });
+    }
+
+    /// Notes that it was heard again after a restart.
+    pub fn restarted(&mut self) {
+        assert!(self.vitals.acknowledged.load(Ordering::Relaxed) > 0, "{:?} wasn't heard", self.key());
+        self.silences.last_mut().expect("a restart").to = Some(OffsetDateTime::now_utc());
+    }
+
+    /// Whether it was heard since it was started last.
+    pub fn was_heard(&self) -> bool {
+        self.vitals.acknowledged.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a sweep may have found it silent at `at`.
+    fn deserved(&self, at: OffsetDateTime) -> bool {
+        let timeout = self.seat.interval.mul_f64(TIMEOUT_INTERVALS);
+        self.silences.iter().any(|silence| {
+            // Its last heartbeat was up to an interval before.
+            let long_enough = silence.to.is_none_or(|to| to - silence.from > timeout - self.seat.interval);
+            let earliest = silence.from + timeout - self.seat.interval;
+            long_enough && at >= earliest && silence.to.is_none_or(|to| at <= to + AFTERWARDS)
+        })
     }
 }
 
@@ -100,16 +189,8 @@ impl Fleet {
             .map(|number| {
                 let service: ServiceName = format!("fleet-{}", number % services).parse().unwrap();
                 let instance: InstanceId = format!("member-{number}").parse().unwrap();
-                let vitals: Arc<Vitals> = Arc::default();
-                let heart = Heart {
-                    hub: HubClient::new(nats.clone()).with_prefix(options.prefix.clone()).with_timeout(PATIENCE),
-                    service: service.clone(),
-                    instance: instance.clone(),
-                    interval,
-                    random: random.fork(),
-                    vitals: Arc::clone(&vitals),
-                };
-                Member { service, instance, vitals, task: tokio::spawn(heart.live()) }
+                let hub = HubClient::new(nats.clone()).with_prefix(options.prefix.clone()).with_timeout(PATIENCE);
+                Member::start(service, instance, Seat { hub, interval, random: random.fork() })
             })
             .collect();
         let fleet = Fleet { members, truth: Truth::of(options), interval, strain: Strain::watch() };
@@ -127,14 +208,19 @@ impl Fleet {
         self.members.iter().map(|member| member.vitals.repeated.load(Ordering::Relaxed)).sum()
     }
 
-    /// Waits until each member got two more answers; one may belong to a heartbeat from before.
+    /// The members of a service.
+    pub fn of(&mut self, service: &str) -> impl Iterator<Item = &mut Member> {
+        self.members.iter_mut().filter(move |member| member.service.as_str() == service)
+    }
+
+    /// Waits until each member that beats got two more answers; one may belong to a heartbeat from before.
     #[track_caller]
     pub fn heard(&self) -> impl Future<Output = ()> {
         let count = |member: &Member| member.vitals.acknowledged.load(Ordering::Relaxed);
         let before: Vec<u64> = self.members.iter().map(count).collect();
         eventually(SOON, move || {
-            let silent =
-                self.members.iter().zip(&before).filter(|(member, before)| count(member) < *before + 2).count();
+            let beating = self.members.iter().zip(&before).filter(|(member, _)| member.beats());
+            let silent = beating.filter(|(member, before)| count(member) < **before + 2).count();
             async move { if silent == 0 { Ok(()) } else { Err(format!("{silent} members got no answer")) } }
         })
     }
@@ -168,28 +254,41 @@ impl Fleet {
     /// After a time in which the hub could not hear, and in which the member `dead` died: it is marked down within its
     /// timeout and [`LATEST`], counted from now, and nobody else is.
     pub async fn only_the_dead_goes_down_in_time(&mut self, dead: (String, String)) {
-        self.strain.worst_ms.store(0, Ordering::Relaxed);
+        self.strain_from_here();
         let hears: OffsetDateTime = self.truth.one("SELECT clock_timestamp()", &[]).await;
         eventually(self.timeout() + SOON, || async { self.truth.downed().await.contains(&dead).then_some(()) }).await;
         let sql = "SELECT at FROM hub_events WHERE kind = 'down' AND service_name = $1 AND instance_id = $2";
         let marked: OffsetDateTime = self.truth.one(sql, &[&dead.0, &dead.1]).await;
-        let (took, worst) = (marked - hears, self.strain.worst());
-        let strained = worst > Duration::from_millis(250);
-        let bound = self.timeout() + LATEST + if strained { self.timeout() + worst } else { Duration::ZERO };
+        let (took, bound) = (marked - hears, self.bound());
         assert!(took <= bound, "{dead:?} was marked {took} after the hub could hear again, not within {bound:?}");
         self.never_wronged().await;
         self.heard().await;
     }
 
+    /// Looks from now on how strained this machine is.
+    pub fn strain_from_here(&self) {
+        self.strain.worst_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// After how much silence, that the hub was able to hear, a member is down at the latest: its timeout and [`LATEST`];
+    /// and as much grace as a hub gives itself on a machine as strained as this one was.
+    pub fn bound(&self) -> Duration {
+        let worst = self.strain.worst();
+        let strained = worst > Duration::from_millis(250);
+        self.timeout() + LATEST + if strained { self.timeout() + worst } else { Duration::ZERO }
+    }
+
     /// Panics if a member that beats was ever marked down, removed or refused.
     pub async fn never_wronged(&self) {
-        let downed: BTreeSet<_> = self.truth.downed().await.into_iter().collect();
+        let downs = self.truth.downs().await;
         for member in &self.members {
             let vitals = &member.vitals;
             let pause = vitals.longest_pause_ms.load(Ordering::Relaxed);
+            let key = member.key();
+            let wrong = downs.iter().find(|Down { of, at }| *of == key && !member.deserved(*at));
             // One that the machine kept from beating for so long did fall silent.
-            let marked = downed.contains(&member.key()) && pause < self.timeout().as_millis() as u64;
-            assert!(!marked, "{:?} was marked down; it never paused for more than {pause} ms", member.key());
+            let wrong = wrong.filter(|_| pause < self.timeout().as_millis() as u64);
+            assert!(wrong.is_none(), "{wrong:?}; it paused for {pause} ms at most but for {:?}", member.silences);
             let wrongs = vitals.wrongs.lock().unwrap();
             assert!(wrongs.is_empty(), "{:?}: {wrongs:?}", member.key());
         }
@@ -225,6 +324,10 @@ impl Heart {
                 beat.tick().await;
             }
             loop {
+                while self.vitals.paused.load(Ordering::SeqCst) {
+                    sleep(Duration::from_millis(10)).await;
+                    last_try = None;
+                }
                 let now = Instant::now();
                 let pause = last_try.replace(now).map_or(Duration::ZERO, |last| now - last);
                 self.vitals.longest_pause_ms.fetch_max(pause.as_millis() as u64, Ordering::Relaxed);

@@ -15,6 +15,7 @@ use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 
 use crate::ask::Asker;
+use crate::restores::raise_by_hand;
 use crate::stack::{HubOptions, HubProcess, database, eventually, private_nats};
 use crate::traffic::{Burst, nothing_was_lost};
 use crate::witness::{HEALED, SOON, Truth, Watcher, connect, healed, replicas};
@@ -118,10 +119,14 @@ async fn meddle(world: &World) {
 #[tokio::test]
 async fn keys_that_are_edited_deleted_or_purged_by_hand_are_put_right() {
     let world = World::new(HubOptions::fresh().await).await;
+    let (watcher, truth) = (Watcher::ordering(&world.options).await, Truth::of(&world.options));
+    watcher.caught_up(SOON, &truth).await;
     let before = world.bytes().await;
     meddle(&world).await;
     healed(&world.nats, &world.options).await;
     assert_eq!(world.bytes().await, before, "to the byte");
+    // Who took a forgery that looked newer, or as new, takes the truth all the same.
+    watcher.caught_up(SOON, &truth).await;
 
     // Nobody wins by trying harder.
     let configs = world.bucket(Bucket::Config).await;
@@ -131,6 +136,7 @@ async fn keys_that_are_edited_deleted_or_purged_by_hand_are_put_right() {
     }
     healed(&world.nats, &world.options).await;
     assert_eq!(world.bytes().await, before);
+    watcher.caught_up(SOON, &truth).await;
 }
 
 #[tokio::test]
@@ -250,6 +256,26 @@ async fn a_nats_that_lost_all_its_data_is_filled_again() {
     }
     watcher.caught_up(SOON, &truth).await;
     watcher.never_went_back();
+}
+
+#[tokio::test]
+async fn an_epoch_that_is_raised_by_hand_makes_all_configs_new() {
+    let world = World::new(HubOptions::fresh().await).await;
+    let _other = replicas(&world.options, 1).await;
+    let (truth, watcher) = (Truth::of(&world.options), Watcher::start(&world.options).await);
+    watcher.caught_up(SOON, &truth).await;
+    let (contents, before) = (world.bytes().await, watcher.position("config-0").unwrap());
+    raise_by_hand(&world.options).await;
+    healed(&world.nats, &world.options).await;
+    watcher.caught_up(SOON, &truth).await;
+    let after = watcher.position("config-0").unwrap();
+    assert!(after.epoch > before.epoch && after.revision == before.revision, "{after:?} after {before:?}");
+    world.set("config-0", json!({ "after": "the raise" })).await;
+    watcher.caught_up(SOON, &truth).await;
+    watcher.never_went_back();
+    let mut now = world.bytes().await;
+    now.retain(|key, _| !key.ends_with("config-0"));
+    assert!(now.iter().all(|(key, value)| contents.get(key) == Some(value)), "nothing else is new");
 }
 
 #[tokio::test]

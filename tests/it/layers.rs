@@ -14,7 +14,7 @@ const ROOMS: &[Room] = &[
         &["domain", "wire"],
         &["tokio", "tokio_postgres", "deadpool_postgres", "refinery", "rustls", "tracing"],
     ),
-    Room("hub", &["domain", "wire", "store"], &["tokio", "tokio_util", "async_nats", "tracing"]),
+    Room("hub", &["domain", "wire", "store"], &["tokio", "tokio_util", "async_nats", "rustls", "tracing"]),
     Room("client", &["domain", "wire"], &["tokio", "tokio_util", "async_nats", "tracing"]),
     Room(
         "cli",

@@ -199,26 +199,6 @@ async fn heartbeats_lie_in_the_partition_of_their_day() {
     assert_eq!(client.query_one(odd, &[]).await.unwrap().get::<_, String>(0), "health_metrics_default");
 }
 
-/// Rows that came before their day's partition was made keep it from being made: nothing else may hang on that.
-#[tokio::test]
-async fn a_partition_that_cannot_be_made_stops_nothing() {
-    let mut hub = Hub::fresh().await;
-    let client = hub.database().await;
-    hub.process.stop().await;
-    let days = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'health_metrics'::regclass
-                AND inhrelid <> 'health_metrics_default'::regclass";
-    for row in client.query(days, &[]).await.unwrap() {
-        client.batch_execute(&format!("DROP TABLE {}", row.get::<_, &str>(0))).await.unwrap();
-    }
-    let early = "INSERT INTO health_metrics (service_name, instance_id, status) VALUES ('a', 'i', 'healthy')";
-    client.batch_execute(early).await.unwrap();
-    hub.process.restart().await;
-    hub.process.ready().await;
-    hub.ask("register.a", json!({"instance_id": "silent", "heartbeat_interval_seconds": 0.1})).await;
-    hub.ask("heartbeat.a", "").await;
-    hub.value_once("services", "a.silent", |instance| instance["status"] == "down").await;
-}
-
 #[tokio::test]
 async fn several_migrations_at_once_take_turns() {
     let url = database().await;

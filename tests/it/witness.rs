@@ -11,6 +11,7 @@ use central_hub::domain::config::Position;
 use central_hub::wire::bucket::Bucket;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
@@ -37,6 +38,13 @@ pub struct Truth {
     url: String,
 }
 
+/// An instance that a sweep marked down, and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Down {
+    pub of: (String, String),
+    pub at: OffsetDateTime,
+}
+
 impl Truth {
     pub fn of(options: &HubOptions) -> Truth {
         Truth { url: options.database_url.clone() }
@@ -61,12 +69,17 @@ impl Truth {
         self.rows(sql, params).await.expect("an answer of Postgres")[0].get(0)
     }
 
-    /// All `(service, instance)` that a sweep ever marked down, in order.
-    pub async fn downed(&self) -> Vec<(String, String)> {
-        let sql = "SELECT service_name, instance_id FROM hub_events
+    /// All that a sweep ever marked down, in order.
+    pub async fn downs(&self) -> Vec<Down> {
+        let sql = "SELECT service_name, instance_id, at FROM hub_events
                    WHERE kind = 'down' AND details->>'reason' = 'silent' ORDER BY id";
         let rows = self.rows(sql, &[]).await.expect("an answer of Postgres");
-        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        rows.iter().map(|row| Down { of: (row.get(0), row.get(1)), at: row.get(2) }).collect()
+    }
+
+    /// All `(service, instance)` that a sweep ever marked down, in order.
+    pub async fn downed(&self) -> Vec<(String, String)> {
+        self.downs().await.into_iter().map(|down| down.of).collect()
     }
 
     /// Who leads, and under which token; `None` while the lease has run out.
@@ -183,6 +196,8 @@ pub async fn replicas(options: &HubOptions, count: usize) -> Vec<HubProcess> {
 /// What a watcher of `hub_config` saw.
 #[derive(Default)]
 struct Seen {
+    /// Whether it takes no notice of what is older than what it has, as clients do.
+    orders: bool,
     newest: HashMap<String, (Position, Bytes)>,
     wrongs: Vec<String>,
     puts: u64,
@@ -195,15 +210,26 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Watches from now on, over whatever happens to servers and bucket.
+    /// Watches from now on, over whatever happens to servers and bucket, with one watch of the client library.
     pub async fn start(options: &HubOptions) -> Watcher {
-        let seen: Arc<Mutex<Seen>> = Arc::default();
+        Watcher::begin(options, false).await
+    }
+
+    /// Watches from now on as a program would that is started again several times a second: it finds what stands in the
+    /// bucket each time, and takes what is newer than what it has.
+    pub async fn ordering(options: &HubOptions) -> Watcher {
+        Watcher::begin(options, true).await
+    }
+
+    async fn begin(options: &HubOptions, orders: bool) -> Watcher {
+        let seen = Arc::new(Mutex::new(Seen { orders, ..Seen::default() }));
         let (nats, bucket) = (connect(&options.nats_url).await, Bucket::Config.name(&options.prefix));
+        let life = if orders { Duration::from_millis(300) } else { Duration::MAX };
         let task = tokio::spawn({
             let seen = Arc::clone(&seen);
             async move {
                 loop {
-                    let _ = watch(&nats, &bucket, &seen).await;
+                    let _ = tokio::time::timeout(life, watch(&nats, &bucket, &seen)).await;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -223,13 +249,23 @@ impl Watcher {
         assert!(seen.puts > 0, "the watcher saw nothing at all");
     }
 
-    /// Waits until it has seen what is in force, of every service.
+    /// The newest position and content that it took of a key.
+    fn newest(&self, key: &str) -> Option<(Position, Value)> {
+        let (position, value) = self.seen.lock().unwrap().newest.get(key).cloned()?;
+        let mut value: Value = serde_json::from_slice(&value).unwrap_or_default();
+        Some((position, value["config"].take()))
+    }
+
+    /// Waits until it has what is in force, of every service.
     pub async fn caught_up(&self, deadline: Duration, truth: &Truth) {
         eventually(deadline, || async {
-            let wanted = truth.configs().await?;
-            let behind: Vec<_> =
-                wanted.iter().filter(|(key, (position, ..))| self.position(key) != Some(*position)).collect();
-            if behind.is_empty() { Ok(()) } else { Err(format!("the watcher lacks {behind:.3?}")) }
+            for (key, (position, _, content, _)) in truth.configs().await? {
+                let (found, wanted) = (self.newest(&key), Some((position, content)));
+                if found != wanted {
+                    return Err(format!("the watcher has {found:?} of {key}, not {wanted:?}"));
+                }
+            }
+            Ok(())
         })
         .await;
     }
@@ -264,6 +300,7 @@ fn note(entry: &kv::Entry, seen: &mut Seen) {
     };
     let position = Position { epoch, revision };
     match seen.newest.get(&entry.key) {
+        Some((newest, _)) if *newest > position && seen.orders => {}
         Some((newest, _)) if *newest > position => {
             seen.wrongs.push(format!("{}: {position:?} after {newest:?}", entry.key));
         }

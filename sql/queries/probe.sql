@@ -1,0 +1,2 @@
+-- Whether PostgreSQL answers a query at all: the infrastructure probe.
+SELECT 1;

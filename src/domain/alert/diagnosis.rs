@@ -1,0 +1,264 @@
+//! What facts call for.
+
+use serde_json::{Map, Value, json};
+
+use super::facts::{Component, Config, Facts, Hold, Service, Tally, Trouble};
+use super::{Case, Kind};
+use crate::domain::name::{InstanceId, ServiceName};
+use crate::domain::status::Status;
+
+/// How much of an error that others worded is repeated, in characters.
+const ERROR_CHARS: usize = 300;
+
+/// How many instances a message names; the details name more.
+const IDS_IN_TEXT: usize = 3;
+
+/// An alert that facts call for, or forbid to end.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    pub kind: Kind,
+    pub name: ServiceName,
+    /// What the facts call for at least: it must be raised.
+    pub least: Option<Case>,
+    /// What they allow at the most: it need not end.
+    pub most: Option<Case>,
+    /// What is to be said; `None` when nothing is the matter right now.
+    pub said: Option<Said>,
+    /// What is the matter, if it is with the service or component as a whole: then others feel it.
+    pub whole: Option<Trouble>,
+}
+
+/// What an alert says.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub message: String,
+    pub details: Map<String, Value>,
+}
+
+impl Finding {
+    /// One without doubt.
+    fn sure(case: Case, name: &ServiceName, message: String, details: Value) -> Self {
+        let said = Some(Said { message, details: members(details) });
+        Self { kind: case.kind(), name: name.clone(), least: Some(case), most: Some(case), said, whole: None }
+    }
+}
+
+/// What all facts call for; at most one finding of a kind about a name.
+pub(super) fn diagnose(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(facts.services.iter().flat_map(of_service));
+    findings.extend(facts.lost.iter().map(of_lost));
+    findings.extend(facts.components.iter().flat_map(of_component));
+    findings.extend(facts.holds.iter().map(of_hold));
+    findings.extend(facts.configs.iter().flat_map(of_config));
+    // A component may have the name of a service, and a service that of the fleet: whoever comes first speaks.
+    findings.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    findings.dedup_by(|b, a| (a.kind, &a.name) == (b.kind, &b.name));
+    findings
+}
+
+/// What is the matter with a service as a whole: what is with the best of its instances.
+pub(super) fn trouble_of_service(service: &Service) -> Option<Trouble> {
+    if service.now.down == service.in_use {
+        Some(Trouble::Down)
+    } else if service.now.down + service.now.degraded == service.in_use {
+        Some(Trouble::Degraded)
+    } else {
+        (service.flapping == service.in_use).then_some(Trouble::Flapping)
+    }
+}
+
+/// What is the matter with a component.
+pub(super) fn trouble_of_component(component: &Component) -> Option<Trouble> {
+    match component.now {
+        Status::Down => Some(Trouble::Down),
+        Status::Degraded => Some(Trouble::Degraded),
+        Status::Healthy => component.flapping.map(|_| Trouble::Flapping),
+    }
+}
+
+fn of_service(service: &Service) -> Vec<Finding> {
+    let (name, in_use) = (&service.name, service.in_use);
+    let down = |tally: Tally| match tally.down {
+        0 => None,
+        down if down == in_use => Some(Case::ServiceDown),
+        _ => Some(Case::InstancesDown),
+    };
+    let degraded = |tally: Tally| match tally.degraded {
+        0 => None,
+        degraded if degraded + tally.down == in_use => Some(Case::ServiceDegraded),
+        _ => Some(Case::InstancesDegraded),
+    };
+    let whole = trouble_of_service(service);
+    let mut findings = Vec::new();
+    if service.most.down > 0 {
+        let count = service.now.down;
+        let message = match down(service.now) {
+            Some(Case::ServiceDown) if in_use == 1 => format!("{name} is down: its only instance is"),
+            Some(Case::ServiceDown) => format!("{name} is down: none of its {in_use} instances is up"),
+            _ => some_of(service, count, &service.down_ids, ["is down", "are down"]),
+        };
+        let details = json!({ "down": count, "in_use": in_use, "instances": service.down_ids });
+        findings.push(Finding {
+            kind: Kind::ServiceDown,
+            name: name.clone(),
+            least: down(service.least),
+            most: down(service.most),
+            said: (count > 0).then(|| Said { message, details: members(details) }),
+            whole: whole.filter(|whole| *whole == Trouble::Down),
+        });
+    }
+    if [service.now, service.least, service.most].iter().any(|tally| tally.degraded > 0) {
+        let count = service.now.degraded;
+        let message = match degraded(service.now) {
+            Some(Case::ServiceDegraded) if in_use == 1 => format!("{name} is degraded: its only instance says so"),
+            Some(Case::ServiceDegraded) => format!("{name} is degraded: none of its {in_use} instances is healthy"),
+            _ => some_of(service, count, &service.degraded_ids, ["is degraded", "are degraded"]),
+        };
+        let details = json!({ "degraded": count, "in_use": in_use, "instances": service.degraded_ids });
+        findings.push(Finding {
+            kind: Kind::ServiceDegraded,
+            name: name.clone(),
+            least: degraded(service.least),
+            most: degraded(service.most),
+            said: (count > 0).then(|| Said { message, details: members(details) }),
+            whole: whole.filter(|whole| *whole == Trouble::Degraded),
+        });
+    }
+    if service.flapping > 0 {
+        let who = some_of(service, service.flapping, &service.flapping_ids, ["flaps", "flap"]);
+        let message = format!("{who}; up to {} changes of status in a short time", service.changes);
+        let details = json!({
+            "flapping": service.flapping, "in_use": in_use, "instances": service.flapping_ids, "changes": service.changes,
+        });
+        let whole = whole.filter(|whole| *whole == Trouble::Flapping);
+        findings.push(Finding { whole, ..Finding::sure(Case::Flapping, name, message, details) });
+    }
+    findings
+}
+
+fn of_lost(name: &ServiceName) -> Finding {
+    let message = format!(
+        "{name} is gone: the last of its instances was removed after it had been down for long; acknowledge this if it is meant to be gone"
+    );
+    let details = json!({ "down": 0, "in_use": 0, "instances": [], "removed": true });
+    Finding { whole: Some(Trouble::Down), ..Finding::sure(Case::ServiceDown, name, message, details) }
+}
+
+fn of_component(component: &Component) -> Vec<Finding> {
+    let name = &component.name;
+    let down = |status| match (status, component.critical) {
+        (Status::Down, true) => Some(Case::CriticalComponentDown),
+        (Status::Down, false) => Some(Case::ComponentDown),
+        _ => None,
+    };
+    let degraded = |status| match (status, component.critical) {
+        (Status::Degraded, true) => Some(Case::CriticalComponentDegraded),
+        (Status::Degraded, false) => Some(Case::ComponentDegraded),
+        _ => None,
+    };
+    let error = component.error.as_deref().map(shortened);
+    let details = json!({ "component_kind": component.kind, "critical": component.critical, "error": error });
+    let why = error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    let whole = trouble_of_component(component);
+    let views = [component.now, component.least, component.most];
+    let mut findings = Vec::new();
+    for (kind, status, case) in [
+        (Kind::ComponentDown, Status::Down, &down as &dyn Fn(Status) -> Option<Case>),
+        (Kind::ComponentDegraded, Status::Degraded, &degraded),
+    ] {
+        if views.contains(&status) {
+            findings.push(Finding {
+                kind,
+                name: name.clone(),
+                least: case(component.least),
+                most: case(component.most),
+                said: (component.now == status)
+                    .then(|| Said { message: format!("{name} is {status}{why}"), details: members(details.clone()) }),
+                whole: whole.filter(|_| component.now == status),
+            });
+        }
+    }
+    if let Some(changes) = component.flapping {
+        let message = format!("{name} flaps: {changes} changes of status in a short time");
+        let details = json!({ "component_kind": component.kind, "critical": component.critical, "changes": changes });
+        let whole = whole.filter(|whole| *whole == Trouble::Flapping);
+        findings.push(Finding { whole, ..Finding::sure(Case::Flapping, name, message, details) });
+    }
+    findings
+}
+
+fn of_hold(hold: &Hold) -> Finding {
+    let (name, whose) = match &hold.service {
+        Some(service) => (service.clone(), format!("instances of {service}")),
+        None => (ServiceName::fleet(), "instances of the fleet".to_owned()),
+    };
+    let until = hold.until.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    let message = format!(
+        "{} {whose} fell silent at once: they are marked down only if they stay silent until {until}; look at the network first",
+        hold.instances
+    );
+    Finding::sure(Case::MassExpiry, &name, message, json!({ "held": hold.instances, "until": until }))
+}
+
+fn of_config(config: &Config) -> Vec<Finding> {
+    let (name, revision) = (&config.name, config.revision);
+    let mut findings = Vec::new();
+    if config.rejected > 0 {
+        let verbs = [format!("refuses config revision {revision}"), format!("refuse config revision {revision}")];
+        let message = instances_of(name, config.rejected, &config.rejected_ids, verbs.each_ref().map(String::as_str));
+        // What it said stands apart: it may quote the config, and messages are logged.
+        let error = config.error.as_deref().map(shortened);
+        let details = json!({
+            "rejected": config.rejected, "instances": config.rejected_ids, "revision": revision, "error": error,
+        });
+        findings.push(Finding::sure(Case::ConfigRejected, name, message, details));
+    }
+    if config.behind > 0 {
+        let verbs = ["runs an older config than it should", "run an older config than they should"];
+        let who = instances_of(name, config.late, &config.late_ids, verbs);
+        let message = format!("{who}; revision {revision} is due for three heartbeats");
+        let details = json!({ "behind": config.late, "instances": config.late_ids, "revision": revision });
+        findings.push(Finding {
+            kind: Kind::ConfigBehind,
+            name: name.clone(),
+            least: (config.late > 0).then_some(Case::ConfigBehind),
+            most: Some(Case::ConfigBehind),
+            said: (config.late > 0).then(|| Said { message, details: members(details) }),
+            whole: None,
+        });
+    }
+    findings
+}
+
+/// `2 of 3 instances of x are down: a, b`
+fn some_of(service: &Service, count: i64, ids: &[InstanceId], verbs: [&str; 2]) -> String {
+    let verb = if count == 1 { verbs[0] } else { verbs[1] };
+    let instances = if service.in_use == 1 { "instance" } else { "instances" };
+    format!("{count} of {} {instances} of {} {verb}: {}", service.in_use, service.name, listed(count, ids))
+}
+
+/// `2 instances of x refuse: a, b`
+fn instances_of(name: &ServiceName, count: i64, ids: &[InstanceId], verbs: [&str; 2]) -> String {
+    let (instances, verb) = if count == 1 { ("instance", verbs[0]) } else { ("instances", verbs[1]) };
+    format!("{count} {instances} of {name} {verb}: {}", listed(count, ids))
+}
+
+fn listed(count: i64, ids: &[InstanceId]) -> String {
+    let named: Vec<&str> = ids.iter().take(IDS_IN_TEXT).map(InstanceId::as_str).collect();
+    match count - named.len() as i64 {
+        1.. => format!("{} and {} more", named.join(", "), count - named.len() as i64),
+        _ => named.join(", "),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(ERROR_CHARS).collect()
+}
+
+fn members(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,424 @@
+//! The rules of alerts, tried on fleets that change at random.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::facts::{Active, Component, Config, Facts, Hold, Service, Tally, Trouble};
+use super::plan::{Bounds, Plan, plan};
+use super::{Kind, Severity};
+use crate::domain::dependency::Graph;
+use crate::domain::name::ServiceName;
+use crate::domain::status::Status;
+
+const UNBOUNDED: Bounds = Bounds { begin: usize::MAX, end: usize::MAX };
+
+fn name(text: &str) -> ServiceName {
+    text.parse().unwrap()
+}
+
+/// A service that doesn't flap.
+fn service(text: &str, in_use: i64, down: i64, degraded: i64) -> Service {
+    let tally = Tally { down, degraded };
+    let ids =
+        |from: i64, count: i64| (from..from + count).map(|number| format!("i{number}").parse().unwrap()).collect();
+    Service {
+        name: name(text),
+        in_use,
+        now: tally,
+        least: tally,
+        most: tally,
+        flapping: 0,
+        changes: 0,
+        down_ids: ids(0, down),
+        degraded_ids: ids(down, degraded),
+        flapping_ids: Vec::new(),
+    }
+}
+
+fn component(text: &str, status: Status, critical: bool) -> Component {
+    Component {
+        name: name(text),
+        kind: "tcp".into(),
+        critical,
+        now: status,
+        least: status,
+        most: status,
+        flapping: None,
+        error: Some("connection refused".into()),
+    }
+}
+
+fn graph(edges: &[(&str, &str)]) -> Graph {
+    Graph::new([], edges.iter().map(|(from, to)| (name(from), name(to))))
+}
+
+/// The table of alerts, as the store keeps it.
+#[derive(Clone, Default)]
+struct Table {
+    active: Vec<Active>,
+    begun: i64,
+    /// What was told: `+severity source/kind name` and `-…`.
+    told: Vec<String>,
+}
+
+impl Table {
+    fn told(&mut self, sign: char, active: &Active) {
+        let (source, kind) = (active.kind.source(), active.kind.as_str());
+        self.told.push(format!("{sign}{} {source}/{kind} {}", active.severity, active.name));
+    }
+
+    fn apply(&mut self, plan: &Plan) {
+        for end in &plan.end {
+            let at = self.active.iter().position(|active| active.id == end.id).expect("it is up");
+            let over = self.active.remove(at);
+            self.told('-', &over);
+        }
+        for begin in &plan.begin {
+            let same = |active: &&Active| (active.kind, &active.name) == (begin.kind, &begin.name);
+            assert_eq!(self.active.iter().find(same), None, "one at a time");
+            self.begun += 1;
+            let active = Active {
+                id: self.begun,
+                severity: begin.severity,
+                kind: begin.kind,
+                name: begin.name.clone(),
+                instance_id: None,
+                message: begin.message.clone(),
+                details: begin.details.clone(),
+                cause: begin.cause.clone(),
+            };
+            self.told('+', &active);
+            self.active.push(active);
+        }
+        for change in &plan.change {
+            let active = self.active.iter_mut().find(|active| active.id == change.id).expect("it is up");
+            (active.message, active.details, active.cause) =
+                (change.message.clone(), change.details.clone(), change.cause.clone());
+        }
+    }
+
+    /// One pass; what was told in it.
+    fn pass(&mut self, facts: &Facts, graph: &Graph, bounds: Bounds) -> Vec<String> {
+        let facts = Facts { active: self.active.clone(), ..facts.clone() };
+        let plan = plan(&facts, graph, bounds);
+        assert!(plan.begin.len() <= bounds.begin);
+        self.apply(&plan);
+        std::mem::take(&mut self.told)
+    }
+
+    fn severities(&self) -> BTreeMap<(Kind, ServiceName), Severity> {
+        self.active.iter().map(|active| ((active.kind, active.name.clone()), active.severity)).collect()
+    }
+
+    fn find(&self, text: &str) -> &Active {
+        self.active.iter().find(|active| active.name.as_str() == text).unwrap()
+    }
+}
+
+#[test]
+fn one_alert_of_a_service_names_its_instances_and_rises_and_falls_with_them() {
+    let (mut table, graph) = (Table::default(), graph(&[]));
+    let mut pass = |down: i64, degraded: i64| {
+        let services = if down + degraded == 0 { vec![] } else { vec![service("a", 3, down, degraded)] };
+        let told = table.pass(&Facts { services, ..Facts::default() }, &graph, UNBOUNDED);
+        (told, table.active.first().map(|active| (active.message.clone(), active.details.clone())))
+    };
+    let (told, said) = pass(1, 0);
+    assert_eq!(told, ["+warning service/down a"]);
+    assert_eq!(said.unwrap().0, "1 of 3 instances of a is down: i0");
+    let (told, said) = pass(2, 0);
+    assert!(told.is_empty(), "it says more, and isn't told again: {told:?}");
+    let (message, details) = said.unwrap();
+    assert_eq!(message, "2 of 3 instances of a are down: i0, i1");
+    assert_eq!(Value::Object(details), json!({"down": 2, "in_use": 3, "instances": ["i0", "i1"]}));
+    let (told, said) = pass(3, 0);
+    assert_eq!(told, ["-warning service/down a", "+critical service/down a"]);
+    let (message, details) = said.unwrap();
+    assert_eq!((message.as_str(), &details["replaces"]), ("a is down: none of its 3 instances is up", &json!(1)));
+    assert!(pass(3, 0).0.is_empty());
+    assert_eq!(pass(1, 1).0, ["-critical service/down a", "+warning service/down a", "+info service/degraded a"]);
+    assert_eq!(pass(1, 2).0, ["-info service/degraded a", "+warning service/degraded a"]);
+    assert_eq!(pass(0, 0).0, ["-warning service/down a", "-warning service/degraded a"]);
+    assert!(pass(0, 0).0.is_empty());
+}
+
+#[test]
+fn a_failure_is_one_page_whatever_depends_on_it() {
+    let graph = graph(&[("ticks", "kafka"), ("features", "ticks"), ("engine", "features"), ("engine", "pg")]);
+    let mut table = Table::default();
+    let kafka = |status| component("kafka", status, false);
+    let mut facts = Facts { components: vec![kafka(Status::Down)], ..Facts::default() };
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["+warning infra/down kafka"]);
+    assert_eq!(table.find("kafka").details["affects"], json!(["ticks", "features", "engine"]), "the nearest first");
+    facts.services = vec![service("ticks", 2, 2, 0), service("engine", 3, 0, 1)];
+    let told = table.pass(&facts, &graph, UNBOUNDED);
+    assert_eq!(
+        told,
+        [
+            "-warning infra/down kafka",
+            "+critical infra/down kafka",
+            "+info service/degraded engine",
+            "+info service/down ticks"
+        ],
+        "the cause is as severe as what it explains"
+    );
+    assert_eq!(table.find("ticks").cause, Some(name("kafka")));
+    assert_eq!(table.find("engine").cause, None, "what lies between them works");
+    assert_eq!(table.find("kafka").details["explains"], json!(["ticks"]));
+    assert!(table.find("ticks").message.ends_with("(probably because of kafka)"));
+    assert_eq!(table.find("ticks").details.get("affects"), None, "its cause tells that");
+    facts.services = vec![service("ticks", 2, 2, 0), service("features", 1, 1, 0), service("engine", 3, 3, 0)];
+    let told = table.pass(&facts, &graph, UNBOUNDED);
+    assert_eq!(told, ["-info service/degraded engine", "+info service/down engine", "+info service/down features"]);
+    // The cause is over; who needs a moment to follow is given it.
+    let recovered = Facts { components: vec![], recovered: vec![(name("kafka"), Trouble::Down)], ..facts.clone() };
+    assert_eq!(table.pass(&recovered, &graph, UNBOUNDED), ["-critical infra/down kafka"]);
+    facts = Facts { components: vec![], ..facts };
+    facts.services.remove(0);
+    let told = table.pass(&facts, &graph, UNBOUNDED);
+    assert_eq!(
+        told,
+        ["-info service/down features", "-info service/down ticks", "+critical service/down features"],
+        "who doesn't, has a trouble of its own, and explains what depends on it"
+    );
+    assert_eq!(table.find("engine").cause, Some(name("features")));
+}
+
+#[test]
+fn what_was_told_before_its_cause_was_known_is_not_told_again() {
+    let (mut table, graph) = (Table::default(), graph(&[("a", "kafka"), ("b", "a"), ("b", "kafka")]));
+    let mut facts = Facts { services: vec![service("b", 1, 1, 0)], ..Facts::default() };
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["+critical service/down b"]);
+    facts.services.push(service("a", 2, 2, 0));
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["+critical service/down a"]);
+    assert_eq!(table.find("b").cause, Some(name("a")));
+    facts.components = vec![component("kafka", Status::Down, true)];
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["+critical infra/down kafka"]);
+    assert_eq!((&table.find("a").cause, &table.find("b").cause), (&Some(name("kafka")), &Some(name("kafka"))));
+    facts.services[1] = service("a", 2, 1, 0);
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["-critical service/down a", "+warning service/down a"]);
+    facts.services[1] = service("a", 2, 2, 0);
+    assert!(table.pass(&facts, &graph, UNBOUNDED).is_empty(), "explained, it rises no more");
+}
+
+#[test]
+fn what_is_down_is_not_explained_by_what_is_slow() {
+    let (mut table, graph) = (Table::default(), graph(&[("a", "pg"), ("b", "pg")]));
+    let components = vec![component("pg", Status::Degraded, true)];
+    let services = vec![service("a", 1, 1, 0), service("b", 1, 0, 1)];
+    let told = table.pass(&Facts { components, services, ..Facts::default() }, &graph, UNBOUNDED);
+    assert_eq!(told, ["+critical service/down a", "+warning infra/degraded pg", "+info service/degraded b"]);
+}
+
+#[test]
+fn who_need_each_other_are_one_page_too() {
+    let (mut table, graph) = (Table::default(), graph(&[("a", "b"), ("b", "a"), ("c", "a"), ("d", "d")]));
+    let services = ["b", "a", "c", "d"].map(|name| service(name, 1, 1, 0)).to_vec();
+    let told = table.pass(&Facts { services, ..Facts::default() }, &graph, UNBOUNDED);
+    let expected =
+        ["+critical service/down a", "+critical service/down d", "+info service/down b", "+info service/down c"];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn what_flaps_is_told_once() {
+    let (mut table, graph) = (Table::default(), graph(&[]));
+    let flapping = |down: bool, settled: bool| Service {
+        least: Tally { down: i64::from(down && settled), degraded: 0 },
+        most: Tally { down: 1, degraded: 0 },
+        flapping: 1,
+        changes: 3,
+        flapping_ids: vec!["i0".parse().unwrap()],
+        ..service("a", 1, i64::from(down), 0)
+    };
+    let mut pass = |services: Vec<Service>| table.pass(&Facts { services, ..Facts::default() }, &graph, UNBOUNDED);
+    assert_eq!(pass(vec![service("a", 1, 1, 0)]), ["+critical service/down a"]);
+    assert_eq!(pass(vec![]), ["-critical service/down a"]);
+    assert_eq!(pass(vec![flapping(true, false)]), ["+warning liveness/flapping a"]);
+    for round in 0..10 {
+        assert!(pass(vec![flapping(round % 2 == 0, false)]).is_empty());
+    }
+    assert_eq!(pass(vec![flapping(true, true)]), ["+critical service/down a"], "it stayed down for long");
+    for round in 0..10 {
+        assert!(pass(vec![flapping(round % 2 == 0, round % 3 == 0)]).is_empty());
+    }
+    assert_eq!(pass(vec![]), ["-warning liveness/flapping a", "-critical service/down a"]);
+}
+
+#[test]
+fn what_is_gone_without_a_goodbye_stays_until_somebody_saw_it() {
+    let (mut table, graph) = (Table::default(), graph(&[("b", "a")]));
+    table.pass(&Facts { services: vec![service("a", 1, 1, 0)], ..Facts::default() }, &graph, UNBOUNDED);
+    let gone = Facts { lost: vec![name("a")], services: vec![service("b", 1, 1, 0)], ..Facts::default() };
+    assert_eq!(table.pass(&gone, &graph, UNBOUNDED), ["+info service/down b"]);
+    assert_eq!(table.find("a").details["removed"], true);
+    assert_eq!(table.find("b").cause, Some(name("a")));
+    assert_eq!(table.pass(&Facts::default(), &graph, UNBOUNDED), ["-critical service/down a", "-info service/down b"]);
+}
+
+#[test]
+fn configs_and_holds_have_alerts_and_forced_ones_are_left_alone() {
+    let (mut table, graph) = (Table::default(), graph(&[]));
+    let config = Config {
+        name: name("a"),
+        revision: 7,
+        rejected: 4,
+        rejected_ids: ["p", "q", "r", "s"].map(|id| id.parse().unwrap()).to_vec(),
+        error: Some("x".repeat(5_000)),
+        behind: 2,
+        late: 0,
+        late_ids: vec![],
+    };
+    let hold = |service: Option<&str>| Hold {
+        service: service.map(name),
+        instances: 12,
+        until: time::OffsetDateTime::UNIX_EPOCH,
+    };
+    let holds = vec![hold(None), hold(Some("a")), hold(Some("fleet"))];
+    let mut facts = Facts { configs: vec![config], holds, ..Facts::default() };
+    let forced = Active {
+        id: 1_000,
+        severity: Severity::Warning,
+        kind: Kind::ConfigForced,
+        name: name("a"),
+        instance_id: None,
+        message: String::new(),
+        details: Map::new(),
+        cause: None,
+    };
+    let of_one =
+        Active { id: 1_001, kind: Kind::ConfigBehind, instance_id: Some("i".parse().unwrap()), ..forced.clone() };
+    table.active = vec![forced, of_one];
+    let told = table.pass(&facts, &graph, UNBOUNDED);
+    let expected = [
+        "-warning config/behind a",
+        "+critical liveness/mass_expiry a",
+        "+critical liveness/mass_expiry fleet",
+        "+warning config/rejected a",
+    ];
+    assert_eq!(told, expected);
+    let rejected = table.active.last().unwrap();
+    assert_eq!(rejected.message, "4 instances of a refuse config revision 7: p, q, r and 1 more");
+    assert_eq!(rejected.details["error"], "x".repeat(300));
+    facts.configs[0].late = 1;
+    facts.configs[0].late_ids = vec!["t".parse().unwrap()];
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["+warning config/behind a"]);
+    // A newer revision gives all of them time again; the alert stays while any runs an old one.
+    (facts.configs[0].late, facts.configs[0].rejected) = (0, 0);
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["-warning config/rejected a"]);
+    facts.configs.clear();
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["-warning config/behind a"]);
+}
+
+const SERVICES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const COMPONENTS: [&str; 3] = ["a", "x", "y"];
+
+fn any_service(text: &'static str) -> impl Strategy<Value = Option<Service>> {
+    let tally = |in_use: i64| (0..=in_use).prop_flat_map(move |down| (Just(down), 0..=in_use - down));
+    (1i64..4)
+        .prop_flat_map(move |in_use| (Just(in_use), tally(in_use), tally(in_use), tally(in_use), 0..=in_use))
+        .prop_map(move |(in_use, now, other, another, flapping)| {
+            let settled = service(text, in_use, now.0, now.1);
+            if settled.now == Tally::default() && flapping == 0 {
+                return None;
+            }
+            if flapping == 0 {
+                return Some(settled);
+            }
+            // As the facts are made: with good will no more are down than are, and with suspicion no fewer.
+            let least = Tally { down: other.0.min(now.0), degraded: 0 };
+            let most = Tally { down: another.0.max(now.0), degraded: another.1.min(in_use - another.0.max(now.0)) };
+            Some(Service { least, most, flapping, changes: 3, ..settled })
+        })
+}
+
+fn any_component(text: &'static str) -> impl Strategy<Value = Option<Component>> {
+    (0usize..4, any::<bool>()).prop_map(move |(status, critical)| {
+        let status = [None, None, Some(Status::Degraded), Some(Status::Down)][status];
+        status.map(|status| component(text, status, critical))
+    })
+}
+
+fn any_facts() -> impl Strategy<Value = Facts> {
+    let services = Vec::from(SERVICES.map(any_service));
+    let components = Vec::from(COMPONENTS.map(any_component));
+    let recovered = proptest::option::of((0..COMPONENTS.len()).prop_map(|at| (name(COMPONENTS[at]), Trouble::Down)));
+    (services, components, recovered).prop_map(|(services, components, recovered)| Facts {
+        services: services.into_iter().flatten().collect(),
+        components: components.into_iter().flatten().collect(),
+        recovered: recovered.into_iter().collect(),
+        ..Facts::default()
+    })
+}
+
+fn any_graph() -> impl Strategy<Value = Graph> {
+    let names = || (0..7usize).prop_map(|at| name(["a", "b", "c", "d", "e", "x", "y"][at]));
+    proptest::collection::vec((names(), names()), 0..14).prop_map(|edges| Graph::new([], edges))
+}
+
+proptest! {
+    /// What is done needn't be done again; and in small steps one comes to the same.
+    #[test]
+    fn passes_come_to_rest(history in proptest::collection::vec(any_facts(), 1..5), graph in any_graph(), begin in 1usize..4) {
+        let mut table = Table::default();
+        for facts in &history {
+            let mut slow = table.clone();
+            table.pass(facts, &graph, UNBOUNDED);
+            let rested = table.active.clone();
+            prop_assert_eq!(table.pass(facts, &graph, UNBOUNDED), Vec::<String>::new());
+            prop_assert_eq!(&table.active, &rested, "not even a change");
+            let small = Bounds { begin, end: 1 };
+            let mut passes = 0;
+            while slow.severities() != table.severities() && passes < 40 {
+                slow.pass(facts, &graph, small);
+                passes += 1;
+            }
+            prop_assert_eq!(slow.severities(), table.severities());
+        }
+    }
+
+    /// Whatever is certainly the matter is told of, and told by somebody as loudly as it deserves.
+    #[test]
+    fn nothing_is_hidden(history in proptest::collection::vec(any_facts(), 1..5), graph in any_graph()) {
+        let mut table = Table::default();
+        for facts in &history {
+            table.pass(facts, &graph, UNBOUNDED);
+            let recent = |cause: &ServiceName| facts.recovered.iter().any(|(name, _)| name == cause);
+            for service in facts.services.iter().filter(|service| service.least.down == service.in_use) {
+                let of_service = |active: &&Active| active.kind == Kind::ServiceDown && active.name == service.name;
+                let told = table.active.iter().find(of_service).expect("an alert");
+                if told.severity == Severity::Critical {
+                    continue;
+                }
+                let cause = told.cause.as_ref().expect("a cause");
+                let of_cause = |active: &&Active| active.name == *cause && active.cause.is_none();
+                let told_of = |active: &Active| {
+                    let names = active.details.get("explains").and_then(Value::as_array);
+                    active.severity == Severity::Critical && names.is_some_and(|names| names.contains(&json!(service.name)))
+                };
+                prop_assert!(recent(cause) || table.active.iter().filter(of_cause).any(told_of), "{told:?}");
+            }
+            for active in table.active.iter().filter(|active| active.cause.as_ref() == Some(&active.name)) {
+                prop_assert!(false, "{} explains itself", active.name);
+            }
+        }
+    }
+
+    /// Once all is well, no alert is left; and each that began has ended.
+    #[test]
+    fn recovery_ends_all(history in proptest::collection::vec(any_facts(), 1..5), graph in any_graph()) {
+        let mut table = Table::default();
+        let mut up: BTreeMap<String, i32> = BTreeMap::new();
+        for facts in history.iter().chain([&Facts::default()]) {
+            for told in table.pass(facts, &graph, UNBOUNDED) {
+                *up.entry(told[1..].to_owned()).or_default() += if told.starts_with('+') { 1 } else { -1 };
+            }
+            prop_assert!(up.values().all(|count| (0..=1).contains(count)), "{up:?}");
+        }
+        prop_assert!(table.active.is_empty());
+        prop_assert!(up.values().all(|count| *count == 0), "{up:?}");
+    }
+}

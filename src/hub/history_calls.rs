@@ -1,0 +1,123 @@
+//! What the calls about the past do: metrics, uptime, the timeline, the fleet at a glance.
+
+use time::OffsetDateTime;
+
+use super::Hub;
+use super::calls::PAGE_MARGIN;
+use super::serve::explain;
+use crate::domain::name::ServiceName;
+use crate::wire::event::Event;
+use crate::wire::fleet::{Fleet, FleetStatus};
+use crate::wire::metrics::{MAX_SERIES, MetricSeries, Metrics};
+use crate::wire::timeline::{Timeline, TimelinePage};
+use crate::wire::uptime::{DEFAULT_WINDOW_SECONDS, Uptime, UptimeKind, UptimeOf, UptimeOfAll, Uptimes};
+use crate::wire::{Error, ErrorCode};
+
+impl Hub {
+    pub(super) async fn fleet_status(&self, _: FleetStatus) -> Result<Fleet, Error> {
+        self.store.fleet().await.map_err(|error| explain(&error, "status", None))
+    }
+
+    pub(super) async fn metrics(&self, request: Metrics) -> Result<MetricSeries, Error> {
+        let service = &request.service_name;
+        let failed = |error| explain(&error, "metrics", Some(service.as_str()));
+        let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default).min(MAX_SERIES);
+        let (series, cut) = self.store.metrics(&request, limit as usize).await.map_err(failed)?;
+        if series.is_empty() && !self.store.is_known(service, request.instance_id.as_ref()).await.map_err(failed)? {
+            return Err(unknown(service));
+        }
+        let (series, more) = self.page(series, limit);
+        let last = series.last().map(|last| last.metric_type.clone());
+        Ok(MetricSeries { next_cursor: last.filter(|_| cut || more), series })
+    }
+
+    pub(super) async fn uptime_of(&self, request: UptimeOf) -> Result<Uptime, Error> {
+        let name = &request.service_name;
+        let failed = |error| explain(&error, "uptime", Some(name.as_str()));
+        let seconds = request.window_seconds.unwrap_or(DEFAULT_WINDOW_SECONDS);
+        let kinds: &[UptimeKind] = match request.instance_id {
+            Some(_) => &[UptimeKind::Instance],
+            None => &[UptimeKind::Service, UptimeKind::Component],
+        };
+        for kind in kinds {
+            let found = self.store.uptime(*kind, name, request.instance_id.as_ref(), seconds).await.map_err(failed)?;
+            if let Some(found) = found {
+                return Ok(self.newest_transitions(found));
+            }
+        }
+        Err(unknown(name))
+    }
+
+    /// Leaves out the oldest transitions where a message couldn't carry all.
+    fn newest_transitions(&self, mut uptime: Uptime) -> Uptime {
+        let mut newest = uptime.transitions.take().unwrap_or_default();
+        newest.reverse();
+        let (mut kept, more) = self.page(newest, u32::MAX);
+        kept.reverse();
+        Uptime { transitions: Some(kept), truncated: uptime.truncated || more, ..uptime }
+    }
+
+    pub(super) async fn uptime(&self, request: UptimeOfAll) -> Result<Uptimes, Error> {
+        let failed = |error| explain(&error, "uptime", None);
+        let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
+        let window_seconds = request.window_seconds.unwrap_or(DEFAULT_WINDOW_SECONDS);
+        let (kind, after) = match request.cursor.as_deref().map(|cursor| cursor.split_once('.')) {
+            None => (UptimeKind::Service, ""),
+            Some(Some(("service", name))) => (UptimeKind::Service, name),
+            Some(Some(("component", name))) => (UptimeKind::Component, name),
+            Some(_) => return Err(bad_cursor()),
+        };
+        // One more than asked for, to tell whether more follow: services first, then components.
+        let (mut rows, mut after_component) = (Vec::new(), after);
+        if kind == UptimeKind::Service {
+            rows = self.store.uptimes(kind, after, limit + 1, window_seconds).await.map_err(failed)?;
+            after_component = "";
+        }
+        let room = (limit + 1).saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        if room > 0 {
+            let components = self.store.uptimes(UptimeKind::Component, after_component, room, window_seconds).await;
+            rows.extend(components.map_err(failed)?);
+        }
+        let (rows, more) = self.page(rows, limit);
+        let last = rows.last().filter(|_| more).map(|last| match last.kind {
+            UptimeKind::Component => format!("component.{}", last.service_name),
+            UptimeKind::Service | UptimeKind::Instance => format!("service.{}", last.service_name),
+        });
+        let (components, services) = rows.into_iter().partition(|row| row.kind == UptimeKind::Component);
+        Ok(Uptimes { window_seconds, services, components, next_cursor: last })
+    }
+
+    pub(super) async fn timeline(&self, request: Timeline) -> Result<TimelinePage, Error> {
+        let service = request.service_name.as_ref().map(ServiceName::as_str);
+        let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
+        let before = request.cursor.as_deref().map(|cursor| position(cursor).ok_or_else(bad_cursor)).transpose()?;
+        let rows = self.store.timeline(&request, before, limit).await;
+        let rows = rows.map_err(|error| explain(&error, "timeline", service))?;
+        // An event that no message can carry in full would end the list.
+        let room = self.requests.client.max_payload().saturating_sub(PAGE_MARGIN);
+        let rows = rows.into_iter().map(|event| event.fitting(room)).collect();
+        let (events, more) = self.page(rows, limit);
+        Ok(TimelinePage { next_cursor: events.last().filter(|_| more).map(cursor), events })
+    }
+}
+
+/// Where an event stands in the timeline: its time in microseconds and its row.
+fn cursor(event: &Event) -> String {
+    let (_, row) = event.id.rsplit_once('-').unwrap_or_default();
+    format!("{}-{row}", event.at.unix_timestamp_nanos() / 1_000)
+}
+
+fn position(cursor: &str) -> Option<(OffsetDateTime, i64)> {
+    let (at, row) = cursor.split_once('-')?;
+    let at = at.parse::<i64>().ok()?;
+    Some((OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000).ok()?, row.parse().ok()?))
+}
+
+fn bad_cursor() -> Error {
+    Error::field("cursor", "must be a next_cursor of this list")
+}
+
+fn unknown(name: &ServiceName) -> Error {
+    let next = "hub.services.list tells who is registered, hub.uptime who was";
+    Error::new(ErrorCode::NotFound, format!("nothing is known of {name}, or of that instance of it: {next}"))
+}

@@ -1,0 +1,147 @@
+//! Uptime, added up from status transitions as they arrive from Postgres.
+
+use time::{Duration, OffsetDateTime};
+use tokio_postgres::Row;
+
+use super::{Store, StoreError, sql};
+use crate::domain::name::{InstanceId, ServiceName};
+use crate::domain::status::Status;
+use crate::domain::uptime::{Change, Tally, Window};
+use crate::wire::uptime::{MAX_TRANSITIONS, Transition, Uptime, UptimeKind};
+use crate::wire::{Error, ErrorCode};
+
+/// Transitions that are read for one answer at the most: about what Postgres can sort and send before it is given up.
+const MAX_READ: i64 = 100_000;
+
+impl Store {
+    /// For how much of the last `seconds` something was up; `None` when it was never known. A service's uptime, or that of
+    /// one of its `instance`s, or a component's.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooLarge`] when there are too many transitions; what Postgres says.
+    pub async fn uptime(
+        &self,
+        kind: UptimeKind,
+        name: &ServiceName,
+        instance: Option<&InstanceId>,
+        seconds: f64,
+    ) -> Result<Option<Uptime>, StoreError> {
+        let question = Question { kind, instance, seconds, kept: MAX_TRANSITIONS };
+        let found = self.tally(&question, &[name.as_str()]).await?;
+        Ok(found.into_iter().next().filter(|found| found.known).map(|found| found.uptime))
+    }
+
+    /// The uptimes, by name, of up to `limit` services or components after the name `after` that were there within the last
+    /// `seconds`.
+    ///
+    /// # Errors
+    /// As [`Store::uptime`].
+    pub async fn uptimes(
+        &self,
+        kind: UptimeKind,
+        after: &str,
+        limit: u32,
+        seconds: f64,
+    ) -> Result<Vec<Uptime>, StoreError> {
+        let rows = self.query(sql::UPTIME_NAMES, &[&subject(kind), &after, &seconds, &i64::from(limit)]).await?;
+        let names: Vec<&str> = rows.iter().map(|row| row.get("name")).collect();
+        let question = Question { kind, instance: None, seconds, kept: 0 };
+        let found = self.tally(&question, &names).await?;
+        let without = |found: Found| Uptime { transitions: None, truncated: false, ..found.uptime };
+        Ok(found.into_iter().filter(|found| found.known).map(without).collect())
+    }
+
+    async fn tally(&self, question: &Question<'_>, names: &[&str]) -> Result<Vec<Found>, StoreError> {
+        let instance = question.instance.map(InstanceId::as_str);
+        let params: super::Params<'_> =
+            &[&subject(question.kind), &names, &question.seconds, &instance, &(MAX_READ + 1)];
+        let start = || Tallies { question, current: None, found: Vec::new(), read: 0 };
+        let mut tallies = self.fold(sql::UPTIME_TRANSITIONS, params, start, Tallies::take).await?;
+        tallies.finish()?;
+        Ok(tallies.found)
+    }
+}
+
+/// What transitions call it.
+fn subject(kind: UptimeKind) -> &'static str {
+    match kind {
+        UptimeKind::Service | UptimeKind::Instance => "instance",
+        UptimeKind::Component => "component",
+    }
+}
+
+struct Question<'a> {
+    kind: UptimeKind,
+    instance: Option<&'a InstanceId>,
+    seconds: f64,
+    kept: usize,
+}
+
+struct Found {
+    uptime: Uptime,
+    /// Whether there ever was a transition.
+    known: bool,
+}
+
+/// Adds up one name after the other, in the order of the rows.
+struct Tallies<'a> {
+    question: &'a Question<'a>,
+    current: Option<(String, Tally, bool)>,
+    found: Vec<Found>,
+    read: i64,
+}
+
+impl Tallies<'_> {
+    fn take(&mut self, row: &Row) -> Result<(), StoreError> {
+        self.read += 1;
+        if self.read > MAX_READ {
+            let rule = format!("more than {MAX_READ} changes of status lie within it; ask for a shorter one");
+            let error = Error::new(ErrorCode::TooLarge, format!("window_seconds: {rule}, or for a smaller page"));
+            return Err(error.with("field", "window_seconds").with("limit", MAX_READ).into());
+        }
+        let name: &str = row.get("name");
+        if self.current.as_ref().is_none_or(|(current, ..)| current != name) {
+            self.finish()?;
+            let known: bool = row.get("known");
+            self.current = Some((name.to_owned(), self.tally(row.get("now"), known), known));
+        }
+        if let Some((_, tally, known)) = &mut self.current
+            && let Some(at) = row.get::<_, Option<OffsetDateTime>>("at")
+        {
+            // Anything else is no status that counts: gone, or a component that can't be checked.
+            let status = row.get::<_, &str>("status").parse::<Status>().ok();
+            tally.change(row.get("instance_id"), at, status);
+            *known = true;
+        }
+        Ok(())
+    }
+
+    fn tally(&self, now: OffsetDateTime, known: bool) -> Tally {
+        let Question { kind, seconds, kept, .. } = *self.question;
+        let window = Window { since: now - Duration::seconds_f64(seconds), until: now };
+        match kind {
+            UptimeKind::Service => Tally::of_service(window, known, kept),
+            UptimeKind::Instance | UptimeKind::Component => Tally::of_one(window, kept),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), StoreError> {
+        let Some((name, tally, known)) = self.current.take() else { return Ok(()) };
+        let total = tally.total();
+        let transition = |change: &Change| Transition { at: change.at, status: change.status };
+        let uptime = Uptime {
+            service_name: name.try_into().map_err(StoreError::defect)?,
+            instance_id: self.question.instance.cloned(),
+            kind: self.question.kind,
+            uptime_pct: total.up_percent(),
+            window_seconds: self.question.seconds,
+            covered_seconds: total.covered.as_seconds_f64(),
+            covered_since: total.covered_since,
+            down_seconds: total.down.as_seconds_f64(),
+            truncated: total.changed > total.changes.len(),
+            transitions: Some(total.changes.iter().map(transition).collect()),
+        };
+        self.found.push(Found { uptime, known });
+        Ok(())
+    }
+}
