@@ -2,9 +2,12 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev test bench lint
+.PHONY: help setup build demo dev test python bench lint
 
 CARGO ?= cargo
+
+# Most tests wait for something most of the time: a few more than there are cores go side by side.
+export RUST_TEST_THREADS ?= 3
 
 # Runs a command and returns only when every process that it started is gone, with the command's exit code. All of them
 # inherit descriptor 9, the write end of a pipe; its reader, which no Ctrl-C ends, reads to when the last one has ended.
@@ -27,9 +30,13 @@ dev: setup ## Run a private NATS, PostgreSQL and hub until Ctrl-C
 	@$(CARGO) build --release --locked
 	@$(call to_the_last,target/release/central-hub dev $(ARGS))
 
-test: ## Run all tests on real servers; ARGS are passed on
+test: ## Run all tests on real servers; with ARGS only cargo's, and they are passed on
 	@deploy/setup.sh --components
 	@$(call to_the_last,$(CARGO) test --locked $(ARGS))
+	@$(if $(ARGS),,$(call to_the_last,CARGO="$(CARGO)" clients/python/test.sh))
+
+python: setup ## Check, build and test the Python client; ARGS are passed to pytest
+	@$(call to_the_last,CARGO="$(CARGO)" clients/python/test.sh $(ARGS))
 
 bench: setup ## Measure; ARGS are passed on
 	@$(call to_the_last,$(CARGO) bench --locked $(ARGS))

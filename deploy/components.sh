@@ -29,26 +29,20 @@ have() {
   return 1
 }
 
-# What of these packages and of all that they need isn't installed.
-missing_packages() {
-  apt-get install --simulate --no-install-recommends "$@" 2>/dev/null | sed -n 's/^Inst \([^ ]*\) .*/\1/p'
+# Downloads a package, with all that it needs and isn't installed, into a folder.
+download_from_debian() {
+  local package=$1 folder=$2 names
+  names=$(apt-get install --simulate --no-install-recommends "$package" 2>/dev/null | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
+  # shellcheck disable=SC2086 # names of packages
+  [[ -n $names ]] && (cd "$folder" && quietly apt-get download $names)
 }
 
 # bring_from_debian PACKAGE PROGRAM: unpacks a package with what it needs beyond what is installed into .tools/debian, and
 # puts a script that starts the program with those libraries into .tools/bin.
 bring_from_debian() {
-  local package=$1 program=$2 name=${2##*/} names file
+  local package=$1 program=$2 name=${2##*/} file
   if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
     lack "$name" "this system has no apt-get; install $name by hand"
-    return 0
-  fi
-  names=$(missing_packages "$package") || true
-  if [[ -z $names ]] && may_install; then
-    quietly as_root apt-get -o DPkg::Lock::Timeout=120 update || true
-    names=$(missing_packages "$package") || true
-  fi
-  if [[ -z $names ]]; then
-    lack "$name" "apt-get finds no package $package; as root, \`apt-get update\` may help"
     return 0
   fi
   say "unpacking $package and what it needs into .tools/debian"
@@ -57,10 +51,14 @@ bring_from_debian() {
   trap 'rm -rf "$scratch"' EXIT
   # As root, apt-get downloads as a user of its own.
   chmod 777 "$scratch"
-  # shellcheck disable=SC2086 # names of packages
-  if ! (cd "$scratch" && quietly apt-get download $names); then
-    lack "$name" "its packages could not be downloaded: see above"
-    return 0
+  if ! download_from_debian "$package" "$scratch" 2>/dev/null; then
+    # The lists of packages may be missing, or so old that they name what is gone.
+    ! may_install || quietly as_root apt-get -o DPkg::Lock::Timeout=120 update || true
+    if ! download_from_debian "$package" "$scratch"; then
+      rm -rf "$scratch"
+      lack "$name" "apt-get can't download $package and what it needs; \`apt-get update\` as root may help"
+      return 0
+    fi
   fi
   for file in "$scratch"/*.deb; do
     dpkg-deb -x "$file" .tools/debian

@@ -206,8 +206,8 @@ bring_from_wheel() {
   trap 'rm -rf "$scratch"' EXIT
   say "downloading $program ($requirements) into .tools/bin"
   quietly "$python" -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --require-hashes \
-    --requirement "$requirements" --dest "$scratch" || return 1
-  "$python" - "$scratch" "$member" "$program" <<'PYTHON' || return 1
+    --requirement "$requirements" --dest "$scratch" || { rm -rf "$scratch"; return 1; }
+  "$python" - "$scratch" "$member" "$program" <<'PYTHON' || { rm -rf "$scratch"; return 1; }
 import glob, os, shutil, sys, zipfile
 scratch, suffix, program = sys.argv[1:]
 [wheel] = glob.glob(os.path.join(scratch, "*.whl"))

@@ -7,11 +7,13 @@
 //! - [`domain`]: the rules, pure: names, statuses, liveness, config versions. No clock, no I/O.
 //! - [`wire`]: what travels: subjects and routes in one table, requests, replies, events, error codes, KV buckets.
 //! - [`store`]: PostgreSQL, the truth. The only room that knows SQL.
+//! - [`nats`]: how to reach NATS and as whom.
 //! - [`hub`]: the daemon: serving requests, background passes, the projection of Postgres to KV.
 //! - [`client`]: what services and tools link to talk to a hub.
 //! - [`cli`]: the command line, with the private servers that `dev`, `demo` and the tests run on.
 //!
-//! Imports go one way: `domain` ← `wire` ← `store` ← `hub` ← `cli`, and `wire` ← `client` ← `cli`.
+//! Imports go one way: `domain` ← `wire` ← `store` ← `hub` ← `cli`, and `wire` ← `client` ← `cli`; `nats` lies beside
+//! `store`.
 //!
 //! # Invariants
 //!
@@ -27,6 +29,13 @@ pub mod client;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod hub;
+#[cfg(feature = "client")]
+pub mod nats;
 #[cfg(feature = "server")]
 pub mod store;
 pub mod wire;
+
+/// The examples in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,5 +1,5 @@
--- What had an alert without a cause that ended within the last $1 seconds.
-SELECT DISTINCT name AS service_name, kind
+-- Alerts of failures that ended within the last $1 seconds.
+SELECT id, severity, source, kind, name, instance_id, message, details, cause
 FROM hub_alerts
-WHERE resolved_at > now() - $1::double precision * interval '1 second' AND cause IS NULL
+WHERE resolved_at > now() - $1::double precision * interval '1 second'
   AND source IN ('service', 'infra', 'liveness') AND kind IN ('down', 'degraded', 'flapping');

@@ -1,6 +1,6 @@
 -- As timeline.sql, of the service or component $9 only: a statement of its own, for the index by service.
-SELECT e.id, e.at, e.topic, e.kind, e.service_name, e.instance_id, e.details, m.epoch
-FROM hub_events e CROSS JOIN hub_meta m
+SELECT e.id, e.at, e.topic, e.kind, e.service_name, e.instance_id, e.details
+FROM hub_events e
 WHERE e.service_name = $9
   AND (e.at, e.id) < (coalesce($4::timestamptz, 'infinity'), $5)
   AND e.at > statement_timestamp() - $3::double precision * interval '1 second'

@@ -13,7 +13,7 @@ use super::serve::FleetArgs;
 use crate::client::{CallError, HubClient};
 use crate::domain::name::InstanceId;
 use crate::domain::status::Status;
-use crate::hub::nats;
+use crate::nats;
 use crate::wire::health::{Health, HubHealth};
 use crate::wire::micro::Verb;
 
@@ -36,7 +36,7 @@ pub struct HealthArgs {
     #[command(flatten)]
     nats: NatsArgs,
     /// Where the answers arrive when CENTRAL_HUB_HEALTH_NATS_... says who asks
-    #[arg(long, env = "CENTRAL_HUB_HEALTH_NATS_INBOX_PREFIX", value_name = "PREFIX", help_heading = "NATS", value_parser = super::options::inbox_prefix)]
+    #[arg(long, env = "CENTRAL_HUB_HEALTH_NATS_INBOX_PREFIX", value_name = "PREFIX", help_heading = "NATS", value_parser = nats::inbox_prefix)]
     health_inbox_prefix: Option<String>,
     #[command(flatten)]
     fleet: FleetArgs,
@@ -87,7 +87,7 @@ async fn ask(args: &HealthArgs) -> Result<HubHealth, Failure> {
     // A right that is missing shows in the events and nowhere else.
     let refusal = Arc::new(Mutex::new(None));
     let heard = Arc::clone(&refusal);
-    let connect = nats::connect_options(&options).await?.name("central-hub health");
+    let connect = options.connect_options().await?.name("central-hub health");
     let connect = connect.connection_timeout(args.timeout).event_callback(move |event| {
         if let Event::ServerError(error) = event {
             *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());

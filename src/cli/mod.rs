@@ -10,9 +10,12 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::hub;
 use crate::store::DatabaseOptions;
 
+pub mod config;
+pub mod context;
 pub mod demo;
 pub mod dev;
 pub mod epoch;
+pub mod fleet;
 pub mod guard;
 pub mod health;
 pub mod log;
@@ -20,11 +23,16 @@ pub mod options;
 pub mod roles;
 pub mod serve;
 pub mod servers;
+pub mod services;
+pub mod session;
+pub mod shell;
 pub mod stack;
+pub mod table;
+pub mod top;
 
 /// The `central-hub` program's arguments.
 #[derive(Debug, clap::Parser)]
-#[command(name = "central-hub", version, about, propagate_version = true)]
+#[command(name = "central-hub", version, about)]
 pub struct Cli {
     #[command(flatten)]
     log: log::LogArgs,
@@ -35,11 +43,25 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(Box<serve::ServeArgs>),
-    Dev(dev::DevArgs),
+    Dev(Box<dev::DevArgs>),
     Demo(demo::DemoArgs),
     Migrate(serve::MigrateArgs),
+    Health(Box<health::HealthArgs>),
+    Status(Box<fleet::StatusArgs>),
+    Services(Box<services::ServicesArgs>),
+    Wait(Box<services::WaitArgs>),
+    Heartbeat(Box<services::HeartbeatArgs>),
+    Config(Box<config::ConfigArgs>),
+    Infra(Box<fleet::InfraArgs>),
+    Deps(Box<fleet::DepsArgs>),
+    Uptime(Box<fleet::UptimeArgs>),
+    Metrics(Box<fleet::MetricsArgs>),
+    Timeline(Box<fleet::TimelineArgs>),
+    Alerts(Box<fleet::AlertsArgs>),
+    Top(Box<top::TopArgs>),
     Epoch(epoch::EpochArgs),
-    Health(health::HealthArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
     /// Keep a program running for as long as the caller lives
     #[command(hide = true)]
     Guard(guard::GuardArgs),
@@ -60,9 +82,31 @@ impl Cli {
     }
 
     async fn run_command(self) -> Result<ExitCode, CliError> {
+        let (json, asked) = match self.command {
+            Command::Status(args) => (args.hub.json(), fleet::status(*args).await),
+            Command::Services(args) => (args.json(), services::run(*args).await),
+            Command::Wait(args) => (args.json(), services::wait(*args).await),
+            Command::Heartbeat(args) => (args.json(), services::heartbeat(*args).await),
+            Command::Config(args) => (args.json(), config::run(*args).await),
+            Command::Infra(args) => (args.hub.json(), fleet::infra(*args).await),
+            Command::Deps(args) => (args.hub.json(), fleet::deps(*args).await),
+            Command::Uptime(args) => (args.hub.json(), fleet::uptime(*args).await),
+            Command::Metrics(args) => (args.hub.json(), fleet::metrics(*args).await),
+            Command::Timeline(args) => (args.hub.json(), fleet::timeline(*args).await),
+            Command::Alerts(args) => (args.json(), fleet::alerts(*args).await),
+            Command::Top(args) => (args.hub.json(), top::run(*args).await),
+            other => return Self { command: other, ..self }.run_here().await,
+        };
+        Ok(asked.map_or_else(|failure| failure.tell(json), |()| ExitCode::SUCCESS))
+    }
+
+    /// Runs a command that isn't a question to a hub.
+    async fn run_here(self) -> Result<ExitCode, CliError> {
         match self.command {
+            Command::Completions(args) => shell::completions(args)?,
+            Command::Man(args) => shell::man(args)?,
             Command::Guard(args) => return Ok(ExitCode::from(guard::run(args).await?)),
-            Command::Health(args) => return Ok(health::run(args).await?),
+            Command::Health(args) => return Ok(health::run(*args).await?),
             Command::Serve(args) => {
                 self.log.start(LevelFilter::TRACE);
                 serve::serve(*args).await?;
@@ -72,7 +116,7 @@ impl Cli {
                 self.log.start(LevelFilter::WARN);
                 let roles = roles::Roles::generate()?;
                 let hub = |addresses, shutdown, ready| private_hub_as(Some(&roles), addresses, "dev", shutdown, ready);
-                dev::run(args, &roles, hub).await?;
+                dev::run(*args, &roles, hub).await?;
             }
             Command::Demo(args) => {
                 // Processes that go down are part of its story.
@@ -94,6 +138,7 @@ impl Cli {
                 let done = if applied.is_empty() { "the schema is up to date".into() } else { applied.join("\n") };
                 writeln!(std::io::stdout(), "{done}")?;
             }
+            _ => {}
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -4,14 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::hub::NatsOptions;
+use crate::nats::{BadOption, NatsOptions, check_file, inbox_prefix, secret};
 use crate::store::DatabaseOptions;
-use crate::wire::subject;
-
-/// An option that can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadOption(String);
 
 /// Where NATS is. Credentials come from the environment only: CENTRAL_HUB_NATS_USER, _PASSWORD, _TOKEN, _NKEY_SEED
 /// (each also as ..._FILE, the path of a file that holds it).
@@ -54,43 +48,26 @@ impl NatsArgs {
     /// A file that can't be read, a user without a password or the other way round, a URL that holds one, a seed that is
     /// none.
     pub fn options(&self, prefix: &str) -> Result<NatsOptions, BadOption> {
-        let own = |name: &str| secret(&format!("{prefix}_{name}"));
-        if self.nats_url.iter().any(|url| url.contains('@')) {
-            let text = "the NATS URL holds a user: set CENTRAL_HUB_NATS_USER and CENTRAL_HUB_NATS_PASSWORD instead";
-            return Err(BadOption(text.into()));
-        }
-        let (user, password) = (own("USER")?, own("PASSWORD")?);
-        match (&user, &password) {
-            (Some(_), None) => return Err(BadOption(format!("{prefix}_USER is set, but {prefix}_PASSWORD isn't"))),
-            (None, Some(_)) => return Err(BadOption(format!("{prefix}_PASSWORD is set, but {prefix}_USER isn't"))),
-            _ => {}
-        }
-        let nkey_seed = own("NKEY_SEED")?;
-        if nkey_seed.as_ref().is_some_and(|seed| !is_user_seed(seed)) {
-            return Err(BadOption(format!(
-                "{prefix}_NKEY_SEED holds no user's seed: that is 58 characters from SU on"
-            )));
-        }
         for (name, path) in [
             ("--nats-creds", &self.nats_creds),
             ("--nats-tls-ca", &self.nats_tls_ca),
             ("--nats-tls-cert", &self.nats_tls_cert),
             ("--nats-tls-key", &self.nats_tls_key),
         ] {
-            check_file(name, path.as_ref())?;
+            check_file(name, path.as_deref())?;
         }
-        Ok(NatsOptions {
+        let options = NatsOptions {
             urls: self.nats_url.clone(),
-            user,
-            password,
-            token: own("TOKEN")?,
-            nkey_seed,
             credentials_file: self.nats_creds.clone(),
             tls_ca: self.nats_tls_ca.clone(),
             tls_identity: self.nats_tls_cert.clone().zip(self.nats_tls_key.clone()),
             tls_required: self.nats_tls_required,
             inbox_prefix: self.nats_inbox_prefix.clone(),
-        })
+            ..NatsOptions::default()
+        };
+        let options = options.with_secrets_of(prefix)?;
+        options.check()?;
+        Ok(options)
     }
 
     /// The options of a connection with an identity of its own, whose variables begin with `prefix`; `None` when neither
@@ -105,7 +82,7 @@ impl NatsArgs {
         credentials_file: Option<&PathBuf>,
         inbox_prefix: Option<&String>,
     ) -> Result<Option<NatsOptions>, BadOption> {
-        check_file("the credentials file", credentials_file)?;
+        check_file("the credentials file", credentials_file.map(PathBuf::as_path))?;
         let mut other = self.options(prefix)?;
         other.credentials_file = credentials_file.cloned();
         if let Some(prefix) = inbox_prefix {
@@ -161,47 +138,8 @@ impl DatabaseArgs {
                 )
             }
         };
-        check_file("--db-tls-ca", self.db_tls_ca.as_ref())?;
+        check_file("--db-tls-ca", self.db_tls_ca.as_deref())?;
         let tls = self.db_tls || self.db_tls_ca.is_some();
         Ok(if tls { options.with_tls(self.db_tls_ca.clone()) } else { options })
-    }
-}
-
-/// A file that is missing now is a mistake, not an outage to wait out.
-fn check_file(name: &str, path: Option<&PathBuf>) -> Result<(), BadOption> {
-    let Some(path) = path else { return Ok(()) };
-    let readable = std::fs::File::open(path).map(|_| ());
-    readable.map_err(|error| BadOption(format!("{name}: {} can't be read: {error}", path.display())))
-}
-
-/// Whether it looks like the seed of a user's nkey; the check sum is left to the client library.
-fn is_user_seed(text: &str) -> bool {
-    text.len() == 58 && text.starts_with("SU") && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
-}
-
-/// The start of inboxes: tokens of a plain subject.
-///
-/// # Errors
-/// A text for people, when it is no such thing.
-pub fn inbox_prefix(text: &str) -> Result<String, String> {
-    if subject::matches(">", text) { Ok(text.into()) } else { Err("must be a plain subject, like _INBOX.me".into()) }
-}
-
-/// A secret from the environment variable `name`, or from the file that `name`_FILE names; never from a flag, which
-/// other users of the machine could read.
-///
-/// # Errors
-/// When the file can't be read, or both are set.
-pub fn secret(name: &str) -> Result<Option<String>, BadOption> {
-    let file_variable = format!("{name}_FILE");
-    let given = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
-    match (given(name), given(&file_variable)) {
-        (Some(_), Some(_)) => Err(BadOption(format!("{name} and {file_variable} are both set: unset one"))),
-        (Some(value), None) => Ok(Some(value)),
-        (None, Some(path)) => match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned())),
-            Err(error) => Err(BadOption(format!("{file_variable}: {path} can't be read: {error}"))),
-        },
-        (None, None) => Ok(None),
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::Read as _;
 
-use crate::hub::{NatsOptions, Options};
+use crate::hub::Options;
+use crate::nats::NatsOptions;
 
 /// Who may do what, as it ships: lines for the top level of a nats-server's configuration.
 pub const ROLES: &str = include_str!("../../deploy/nats/roles.conf");
@@ -89,11 +90,10 @@ impl Roles {
     pub fn nats_options(&self, user: &str, url: &str) -> Option<NatsOptions> {
         let password = self.password(user)?.to_owned();
         Some(NatsOptions {
-            urls: vec![url.to_owned()],
             user: Some(user.to_owned()),
             password: Some(password),
             inbox_prefix: Some(format!("_INBOX.{user}")),
-            ..NatsOptions::default()
+            ..NatsOptions::new(url)
         })
     }
 

@@ -5,9 +5,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::options::{BadOption, DatabaseArgs, NatsArgs};
+use super::options::{DatabaseArgs, NatsArgs};
 use crate::domain::name::{BadName, InstanceId};
 use crate::hub::{self, HubError, Options};
+use crate::nats::{BadOption, bucket_prefix, subject_prefix};
 use crate::store::migrate::{self, SchemaError};
 use crate::wire::subject::Inboxes;
 
@@ -51,7 +52,7 @@ pub struct ServeArgs {
     #[arg(long, env = "CENTRAL_HUB_NATS_WRITER_CREDS", value_name = "FILE", help_heading = "NATS")]
     nats_writer_creds: Option<std::path::PathBuf>,
     /// Where the answers to the connection that writes KV and events arrive [default: as --nats-inbox-prefix]
-    #[arg(long, env = "CENTRAL_HUB_NATS_WRITER_INBOX_PREFIX", value_name = "PREFIX", help_heading = "NATS", value_parser = super::options::inbox_prefix)]
+    #[arg(long, env = "CENTRAL_HUB_NATS_WRITER_INBOX_PREFIX", value_name = "PREFIX", help_heading = "NATS", value_parser = crate::nats::inbox_prefix)]
     nats_writer_inbox_prefix: Option<String>,
     #[command(flatten)]
     database: DatabaseArgs,
@@ -109,19 +110,6 @@ fn stream_replicas(text: &str) -> Result<usize, String> {
         "5" => Ok(5),
         _ => Err("must be 1, 3 or 5".into()),
     }
-}
-
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-fn subject_prefix(text: &str) -> Result<String, String> {
-    let fine = text.split('.').all(is_token);
-    if fine { Ok(text.into()) } else { Err("must be tokens of A-Z a-z 0-9 _ -, separated by dots".into()) }
-}
-
-fn bucket_prefix(text: &str) -> Result<String, String> {
-    if is_token(text) { Ok(text.into()) } else { Err("must be of A-Z a-z 0-9 _ -".into()) }
 }
 
 impl ServeArgs {

@@ -104,8 +104,8 @@ pub struct Component {
 }
 
 impl Component {
-    /// The timeout of a component that says nothing else, in milliseconds: a server on a busy machine answers within it,
-    /// and a caller of `hub.infra.check` (5 s) is still there.
+    /// The timeout of a component that says nothing else, in milliseconds: a server on a busy machine answers within it, and
+    /// a caller of `hub.infra.check` (5 s) is still there.
     pub const TIMEOUT_MS: u32 = 2_000;
 
     /// Bounds of a timeout, in milliseconds. Below, a handshake with TLS has no chance; above, an outage is old news.

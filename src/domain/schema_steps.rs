@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 /// Steps at the most: pairs of a subschema and a value that it is held against, each counted as often as it is reached. A
-/// list of 100,000 numbers whose items have a schema takes 100,001.
-pub const MAX_STEPS: usize = 500_000;
+/// list of 100,000 numbers whose items have a schema takes 100,001. A step that leads to a refusal may keep close to a
+/// kilobyte until all of them are known.
+pub const MAX_STEPS: usize = 200_000;
 
 /// Steps inside each other at the most: far more than the levels of a config, of which each takes one to three.
 pub const MAX_NESTING: usize = 400;

@@ -413,7 +413,6 @@ mod tests {
             "postgres://h/db?PASSWORD=x".into(),
             "redis://:hunter2${env:CENTRAL_HUB_PROBE_P}@cache".into(),
             "redis://:${env:CENTRAL_HUB_PROBE_P}hunter2@cache".into(),
-            "redis://:${env:OTHER}@cache".into(),
             format!("ghp_${{env:CENTRAL_HUB_PROBE_P}}{}", filler(36)),
             format!("Bearer {}", filler(20)),
             "bearer abcdef123456".into(),

@@ -1,7 +1,7 @@
 //! Where a component is, as the settings say it: text that may refer to variables of the hub, for credentials.
 //!
-//! `redis://:${env:CENTRAL_HUB_PROBE_CACHE_PASSWORD}@cache:6379`. The prefix keeps every other variable of the hub out of
-//! reach of those who may write its settings. A password in clear never gets this far: the secret guard refuses it.
+//! `redis://:${env:CENTRAL_HUB_PROBE_CACHE_PASSWORD}@cache:6379`. The prefix keeps every other variable of the hub out
+//! of reach of those who may write its settings. A password in clear never gets this far: the secret guard refuses it.
 
 use std::fmt;
 use std::ops::Range;

@@ -97,10 +97,9 @@ impl BucketKeeper {
         let jetstream = self.connection.jetstream();
         self.recognise().await?;
         // Before the keys are compared: what changes after this shows at the next look.
-        let mut standing = self.store.standing().await?;
-        let reached = self.reached().await?;
-        let mut stream = streams::ensure(&jetstream, &self.config, &reached).await?;
-        self.catch_up(&stream, &reached).await;
+        let standing = self.store.standing().await?;
+        let mut stream = streams::ensure(&jetstream, &self.config, &self.reached().await?).await?;
+        self.catch_up(&mut stream).await?;
         let info = stream.info().await?;
         let (created, mut last) = (info.created, info.state.clone());
         let kv = jetstream.get_key_value(&self.name).await?;
@@ -125,10 +124,10 @@ impl BucketKeeper {
                 () = self.projector.suspicion.notified() => look.reset_immediately(),
                 _ = look.tick() => {
                     let state = self.look(&mut stream, created).await?;
-                    if state.last_sequence < last.last_sequence || self.projector.own_writes().rewound() {
+                    if state.last_sequence < last.last_sequence || self.projector.own_writes().rewound().is_some() {
                         return Ok(());
                     }
-                    match self.follow(&stream, &last, &state, &mut standing).await {
+                    match self.follow(&last, &state, &standing).await {
                         Ok(true) => last = state,
                         Ok(false) => return Ok(()),
                         // Nobody can change anything meanwhile; the next look looks at the same again.
@@ -139,29 +138,18 @@ impl BucketKeeper {
         }
     }
 
-    /// Does what a look calls for; `false` when only a new start does, because Postgres is another one than before and
-    /// what KV has in excess must be found.
-    async fn follow(
-        &self,
-        stream: &Stream,
-        last: &State,
-        state: &State,
-        standing: &mut Standing,
-    ) -> Result<bool, StoreError> {
-        let now = self.store.standing().await?;
-        if now.database != standing.database {
-            tracing::debug!(bucket = self.name, "PostgreSQL was restarted or restored: all keys are compared");
+    /// Does what a look calls for; `false` when only a new start does: Postgres may have gone back, so what KV has in excess
+    /// must be found, and the stream may have gone back with it.
+    async fn follow(&self, last: &State, state: &State, standing: &Standing) -> Result<bool, StoreError> {
+        if self.store.standing().await? != *standing {
+            tracing::debug!(bucket = self.name, "PostgreSQL was restarted or restored, or the epoch was raised");
             return Ok(false);
-        }
-        if now.epoch != standing.epoch {
-            self.catch_up(stream, &self.reached().await?).await;
         }
         if state.last_sequence > last.last_sequence {
             self.note_sequence(state).await?;
         }
-        if now != *standing || lost_messages(last, state) {
+        if lost_messages(last, state) {
             self.compare_all().await?;
-            *standing = now;
         }
         Ok(true)
     }
@@ -180,15 +168,28 @@ impl BucketKeeper {
         Ok(Reached { sequence: noted.sequence.max(self.projector.own_writes().last()), ..noted })
     }
 
+    /// Whether the stream is an older copy, or another one, or may be.
+    async fn is_behind(&self, stream: &mut Stream) -> Result<Option<Reached>, Failure> {
+        // In this order: the stream may only have come further since.
+        let reached = self.reached().await?;
+        let rewound = self.projector.own_writes().rewound();
+        let state = &stream.info().await?.state;
+        let behind = streams::is_behind(state.last_sequence, &reached)
+            || rewound.is_some_and(|before| state.first_sequence <= before);
+        Ok(behind.then_some(reached))
+    }
+
     /// Sees to it that a stream that was restored from an older copy (or made anew by a server before 2.10, or by
     /// somebody else) goes on counting where no stream before it was: watchers of that one would hear nothing until then.
     /// It is filled anew after that. A watcher that stays deaf is no reason to leave the others without the truth.
-    async fn catch_up(&self, stream: &Stream, reached: &Reached) {
-        let last = stream.cached_info().state.last_sequence;
-        if !streams::is_behind(last, reached) && !self.projector.own_writes().rewound() {
-            return;
+    async fn catch_up(&self, stream: &mut Stream) -> Result<(), Failure> {
+        if self.is_behind(stream).await?.is_none() {
+            return Ok(());
         }
-        let next = streams::beyond(reached);
+        // A purge takes away what others put meanwhile, and with it what tells them that something was put.
+        let _alone = self.store.lock_streams().await?;
+        let Some(reached) = self.is_behind(stream).await? else { return Ok(()) };
+        let (last, next) = (stream.cached_info().state.last_sequence, streams::beyond(&reached));
         let purged = stream.purge().sequence(next).await;
         if last > 0 {
             tracing::warn!(
@@ -205,6 +206,7 @@ impl BucketKeeper {
                 "the stream can't be moved on: clients that watched it may miss what is published, until they look again"
             );
         }
+        Ok(())
     }
 
     async fn note_sequence(&self, state: &State) -> Result<(), StoreError> {

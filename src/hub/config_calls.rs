@@ -157,7 +157,8 @@ impl Hub {
             // Strictly: what could not be told exactly is not told.
             let content = json::parse_object(config.config.get().as_bytes(), READABLE_DEPTH);
             contents.push(content.map(Value::Object).map_err(|violation| {
-                let rule = format!("version {version} was written by SQL: at {} {}", violation.path, violation.rule);
+                let place = Error::shown(&violation.path);
+                let rule = format!("version {version} was written by SQL: at {place} {}", violation.rule);
                 Error::field(field, rule).at(&violation.path)
             })?);
         }

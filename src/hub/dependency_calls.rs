@@ -69,5 +69,5 @@ fn answer(dependencies: &Dependencies) -> Graph {
 
 fn no_such_name(name: &ServiceName) -> Error {
     let rule = format!("nobody registered as {name}, checks it or depends on it; hub.deps.graph tells all names");
-    Error::new(ErrorCode::NotFound, rule).with("field", "name")
+    Error::new(ErrorCode::NotFound, rule).with("field", "service_name")
 }

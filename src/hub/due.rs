@@ -86,7 +86,7 @@ struct Writes {
     last: u64,
     /// How far it was when the projector's pass began; `None` when the watch is another one since.
     before: Option<u64>,
-    rewound: bool,
+    rewound: Option<u64>,
 }
 
 impl OwnWrites {
@@ -97,7 +97,8 @@ impl OwnWrites {
     /// Notes a write.
     pub fn note(&self, revision: u64) {
         let mut writes = self.lock();
-        writes.rewound |= writes.before.is_some_and(|before| revision <= before);
+        let rewound = writes.before.filter(|before| revision <= *before);
+        writes.rewound = writes.rewound.or(rewound);
         writes.last = writes.last.max(revision);
         // The watch may have been faster than the acknowledgement.
         if revision > writes.delivered && writes.unseen.len() < MAX_UNSEEN {
@@ -123,8 +124,9 @@ impl OwnWrites {
         writes.before = Some(writes.last);
     }
 
-    /// Whether something was written where the stream had been before: it was replaced by an older copy.
-    pub fn rewound(&self) -> bool {
+    /// How far the stream had come before something was written where it had been already: it was replaced by an older
+    /// copy. `None` when that never was.
+    pub fn rewound(&self) -> Option<u64> {
         self.lock().rewound
     }
 
@@ -158,12 +160,12 @@ mod tests {
         own.begin_pass();
         // Acknowledgements of one pass come in any order.
         [8, 6, 7].into_iter().for_each(|revision| own.note(revision));
-        assert!(!own.rewound());
+        assert_eq!(own.rewound(), None);
         own.begin_pass();
-        own.note(8);
-        assert!(own.rewound());
+        own.note(7);
+        assert_eq!(own.rewound(), Some(8));
         own.begin(8);
         own.note(8);
-        assert!(!own.rewound(), "the pass began before the stream was looked at");
+        assert_eq!(own.rewound(), None, "the pass began before the stream was looked at");
     }
 }

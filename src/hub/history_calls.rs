@@ -6,7 +6,6 @@ use super::Hub;
 use super::calls::PAGE_MARGIN;
 use super::serve::explain;
 use crate::domain::name::ServiceName;
-use crate::wire::event::Event;
 use crate::wire::fleet::{Fleet, FleetStatus};
 use crate::wire::metrics::{MAX_SERIES, MetricSeries, Metrics};
 use crate::wire::timeline::{Timeline, TimelinePage};
@@ -97,16 +96,11 @@ impl Hub {
         let room = self.requests.client.max_payload().saturating_sub(PAGE_MARGIN);
         let rows = rows.into_iter().map(|event| event.fitting(room)).collect();
         let (events, more) = self.page(rows, limit);
-        Ok(TimelinePage { next_cursor: events.last().filter(|_| more).map(cursor), events })
+        Ok(TimelinePage { next_cursor: events.last().filter(|_| more).map(|last| last.id.clone()), events })
     }
 }
 
-/// Where an event stands in the timeline: its time in microseconds and its row.
-fn cursor(event: &Event) -> String {
-    let (_, row) = event.id.rsplit_once('-').unwrap_or_default();
-    format!("{}-{row}", event.at.unix_timestamp_nanos() / 1_000)
-}
-
+/// Where an event stands in the timeline, from its id: its time in microseconds, and its row.
 fn position(cursor: &str) -> Option<(OffsetDateTime, i64)> {
     let (at, row) = cursor.split_once('-')?;
     let at = at.parse::<i64>().ok()?;

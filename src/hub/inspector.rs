@@ -40,6 +40,8 @@ pub struct Inspector {
     last: tokio::sync::Mutex<Option<Round>>,
     /// Rounds that PostgreSQL doesn't have yet, oldest first.
     unkept: Mutex<VecDeque<Vec<Checked>>>,
+    /// The names beside which no other is kept, as far as this process has seen to it.
+    names: Mutex<Option<Vec<String>>>,
 }
 
 /// One check of every component.
@@ -67,8 +69,8 @@ impl Inspector {
         projector: Arc<Projector>,
         probes: ProbeContext,
     ) -> Self {
-        let (last, unkept) = (tokio::sync::Mutex::new(None), Mutex::default());
-        Self { store, settings, leads, committed, projector, probes, last, unkept }
+        let (last, unkept, names) = (tokio::sync::Mutex::new(None), Mutex::default(), Mutex::default());
+        Self { store, settings, leads, committed, projector, probes, last, unkept, names }
     }
 
     /// Inspects in a period until `stop`.
@@ -164,9 +166,13 @@ impl Inspector {
             }
             self.unkept().pop_front();
         }
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let gone = self.store.forget_components(&names).await?;
-        self.projector.mark_all(keys.into_iter().chain(gone).collect());
+        self.projector.mark_all(keys);
+        if self.names.lock().unwrap_or_else(PoisonError::into_inner).as_ref() != Some(&names) {
+            let others: Vec<&str> = names.iter().map(String::as_str).collect();
+            let gone = self.store.forget_components(&others).await?;
+            self.projector.mark_all(gone);
+            *self.names.lock().unwrap_or_else(PoisonError::into_inner) = Some(names);
+        }
         Ok(())
     }
 

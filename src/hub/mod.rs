@@ -42,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::name::ServiceName;
 use crate::domain::settings::Settings;
+use crate::nats::NatsOptions;
 use crate::store::migrate::{self, SchemaError};
 use crate::store::{Store, StoreError};
 use crate::wire::Endpoint;
@@ -53,7 +54,7 @@ use inspector::Inspector;
 use leader::Leader;
 use memory::Memory;
 use nats::{Connection, Interruptions};
-pub use options::{NatsOptions, Options};
+pub use options::Options;
 use outbox::Outbox;
 use peers::Peers;
 use presence::Presence;
@@ -131,6 +132,9 @@ pub async fn run(options: Options, ready: oneshot::Sender<()>, shutdown: Cancell
 /// A hub that serves, and what it takes to stop it.
 struct Running {
     hub: Arc<Hub>,
+    /// It competes for the leadership while this isn't cancelled.
+    leading: CancellationToken,
+    leaders: TaskTracker,
     /// Requests are taken while this isn't cancelled.
     serving: CancellationToken,
     /// The subscriptions, and the work that they started.
@@ -208,6 +212,8 @@ impl Running {
         });
         let mut running = Self {
             hub,
+            leading: CancellationToken::new(),
+            leaders: TaskTracker::new(),
             serving: CancellationToken::new(),
             subscriptions: TaskTracker::new(),
             requests: TaskTracker::new(),
@@ -305,8 +311,8 @@ impl Running {
             committed: Arc::clone(&hub.committed),
             alerts: alerts.wake(),
         });
-        let stop = self.passing.clone();
-        supervise(&self.passes, "leader", move || {
+        let stop = self.leading.clone();
+        supervise(&self.leaders, "leader", move || {
             let (leader, stop) = (Arc::clone(&leader), stop.clone());
             async move { leader.run(stop).await }
         });
@@ -384,6 +390,9 @@ impl Running {
             give_up.cancel();
         });
         for (token, tasks) in [
+            // First: while the leader listens to all heartbeats, the server has somebody to give them to, and a caller would
+            // wait for an answer instead of hearing that nobody is there.
+            (Some(&self.leading), &self.leaders),
             (Some(&self.serving), &self.subscriptions),
             (None, &self.requests),
             (Some(&self.passing), &self.passes),

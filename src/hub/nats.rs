@@ -1,16 +1,15 @@
 //! Connections to NATS: one answers requests, one writes KV and events.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream;
-use async_nats::{Client, ConnectError, ConnectOptions, Event};
+use async_nats::{Client, Event};
 use tokio::sync::watch;
 
-use super::options::NatsOptions;
+use crate::nats::{NatsOptions, explain};
 
 /// How long a JetStream request may take.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -88,7 +87,8 @@ pub async fn connect(
     interruptions: Arc<Interruptions>,
 ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
     let (connected, generation) = watch::channel(0);
-    let connect = connect_options(options)
+    let connect = options
+        .connect_options()
         .await?
         .name(format!("central-hub {purpose} {replica_id}"))
         .connection_timeout(Duration::from_secs(2))
@@ -107,49 +107,6 @@ pub async fn connect(
         });
     let client = connect.connect(options.urls.clone()).await.map_err(explain)?;
     Ok(Connection { client, generation })
-}
-
-/// What the client library says, in plain words where its own tell a person nothing.
-#[must_use]
-pub fn explain(error: ConnectError) -> Box<dyn std::error::Error + Send + Sync> {
-    let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    let tls = io.and_then(std::io::Error::get_ref).and_then(|cause| cause.downcast_ref::<async_nats::rustls::Error>());
-    match tls {
-        Some(async_nats::rustls::Error::InvalidMessage(_)) => {
-            "the server doesn't speak TLS, which is required here".into()
-        }
-        _ => error.into(),
-    }
-}
-
-/// The client library's options for these.
-///
-/// # Errors
-/// What is wrong with the credentials file.
-pub async fn connect_options(options: &NatsOptions) -> Result<ConnectOptions, std::io::Error> {
-    let mut connect = ConnectOptions::new();
-    if let (Some(user), Some(password)) = (&options.user, &options.password) {
-        connect = connect.user_and_password(user.clone(), password.clone());
-    }
-    if let Some(token) = &options.token {
-        connect = connect.token(token.clone());
-    }
-    if let Some(seed) = &options.nkey_seed {
-        connect = connect.nkey(seed.clone());
-    }
-    if let Some(path) = &options.credentials_file {
-        connect = connect.credentials(&tokio::fs::read_to_string(path).await?)?;
-    }
-    if let Some(path) = &options.tls_ca {
-        connect = connect.add_root_certificates(path.clone());
-    }
-    if let Some((certificate, key)) = &options.tls_identity {
-        connect = connect.add_client_certificate(certificate.clone(), key.clone());
-    }
-    if let Some(prefix) = &options.inbox_prefix {
-        connect = connect.custom_inbox_prefix(prefix);
-    }
-    Ok(connect.require_tls(options.tls_required))
 }
 
 fn note_event(purpose: &str, event: &Event, interruptions: &Interruptions, connected: &watch::Sender<u64>) {

@@ -1,10 +1,10 @@
 //! What a hub must know before it can read its own settings.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::name::InstanceId;
 use crate::domain::settings::Settings;
+use crate::nats::NatsOptions;
 use crate::store::DatabaseOptions;
 use crate::wire::subject::Inboxes;
 
@@ -53,7 +53,7 @@ impl Options {
     #[must_use]
     pub fn new(nats_url: &str, database: DatabaseOptions, replica_id: InstanceId) -> Self {
         Self {
-            nats: NatsOptions { urls: vec![nats_url.to_owned()], ..NatsOptions::default() },
+            nats: NatsOptions::new(nats_url),
             nats_writer: None,
             database,
             database_connections: 10,
@@ -71,36 +71,5 @@ impl Options {
             trust_request_info: false,
             settings: Settings::default(),
         }
-    }
-}
-
-/// How to reach NATS and as whom. Credentials inside a URL are ignored by the client library, so they stand here.
-#[derive(Clone, Default)]
-pub struct NatsOptions {
-    /// Servers, `nats://host:4222` or `tls://…`.
-    pub urls: Vec<String>,
-    /// User name.
-    pub user: Option<String>,
-    /// Password.
-    pub password: Option<String>,
-    /// Token.
-    pub token: Option<String>,
-    /// Seed of an nkey.
-    pub nkey_seed: Option<String>,
-    /// Credentials file (JWT and seed).
-    pub credentials_file: Option<PathBuf>,
-    /// PEM file of certificates to trust, instead of the system's.
-    pub tls_ca: Option<PathBuf>,
-    /// PEM files of certificate and key for mutual TLS.
-    pub tls_identity: Option<(PathBuf, PathBuf)>,
-    /// Refuse a connection without TLS.
-    pub tls_required: bool,
-    /// Where this client's own answers arrive, `_INBOX` by default.
-    pub inbox_prefix: Option<String>,
-}
-
-impl std::fmt::Debug for NatsOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NatsOptions").field("urls", &self.urls).field("user", &self.user).finish_non_exhaustive()
     }
 }

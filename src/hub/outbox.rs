@@ -112,7 +112,8 @@ impl Outbox {
                 return Err(error);
             }
             let rows: Vec<i64> = batch.iter().map(|item| item.row).collect();
-            let reached: Vec<_> = [&self.configs, &self.services].into_iter().filter_map(|p| p.reached()).collect();
+            let reached: Vec<_> =
+                [&self.configs, &self.services, &self.infra].into_iter().filter_map(|p| p.reached()).collect();
             self.store.mark_published(&rows, &reached).await?;
         }
     }

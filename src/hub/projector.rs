@@ -250,7 +250,7 @@ impl Projector {
             }
         });
         let done = join_all(steps).await;
-        if self.own.rewound() {
+        if self.own.rewound().is_some() {
             self.suspicion.notify_one();
         }
         Ok(done)

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use super::registry::service_in;
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::alert::Kind;
-use crate::domain::alert::facts::{Active, Component, Config, Facts, Hold, Service, Tally, Trouble};
+use crate::domain::alert::facts::{Active, Component, Config, Facts, Hold, Service, Tally};
 use crate::domain::name::InstanceId;
 use crate::domain::settings::Settings;
 use crate::domain::status::Status;
@@ -62,10 +62,7 @@ async fn situation_in(tx: &Tx<'_>, settings: &Settings) -> Result<Situation, Sto
             components: components.iter().map(component_from).collect::<Result<_, _>>()?,
             holds: holds.iter().map(hold_from).collect::<Result<_, _>>()?,
             configs: configs.iter().map(config_from).collect::<Result<_, _>>()?,
-            recovered: recovered
-                .iter()
-                .map(|row| Ok((service_in(row)?, trouble_in(row))))
-                .collect::<Result<_, StoreError>>()?,
+            recovered: recovered.iter().filter_map(|row| active_from(row).transpose()).collect::<Result<_, _>>()?,
             active: active.iter().filter_map(|row| active_from(row).transpose()).collect::<Result<_, _>>()?,
         },
         outlasted: tx.query_one(sql::ALERT_SILENT, &[]).await?.get("outlasted"),
@@ -127,14 +124,6 @@ fn hold_from(row: &Row) -> Result<Hold, StoreError> {
         instances: row.get::<_, i32>("instances").into(),
         until: row.get("until"),
     })
-}
-
-fn trouble_in(row: &Row) -> Trouble {
-    match row.get("kind") {
-        "down" => Trouble::Down,
-        "degraded" => Trouble::Degraded,
-        _ => Trouble::Flapping,
-    }
 }
 
 /// `None` for an alert of a kind that only a newer hub knows: that hub ends it.

@@ -204,8 +204,8 @@ async fn content(tx: &Tx<'_>, write: &ConfigWrite, state: &State) -> Result<Opti
 /// What a merge patch makes of the active content, which must be what a set could have brought, and stay so.
 fn merge(active: &str, patch: &Map<String, Value>, limits: &Limits) -> Result<Map<String, Value>, StoreError> {
     let before = json::parse_object(active.as_bytes(), limits.depth).map_err(|violation| {
-        let rule =
-            format!("the active config can't be patched, set it whole: at {} {}", violation.path, violation.rule);
+        let place = Error::shown(&violation.path);
+        let rule = format!("the active config can't be patched, set it whole: at {place} {}", violation.rule);
         Error::field("patch", rule).at(&violation.path)
     })?;
     let is_empty = before.is_empty();
@@ -218,7 +218,7 @@ fn merge(active: &str, patch: &Map<String, Value>, limits: &Limits) -> Result<Ma
     }
     check_keys("patch", &merged, limits.config_keys)?;
     json::check_forms(&merged).map_err(|violation| {
-        Error::field("patch", format!("{} {}", violation.path, violation.rule)).at(&violation.path)
+        Error::field("patch", format!("{} {}", Error::shown(&violation.path), violation.rule)).at(&violation.path)
     })?;
     Ok(merged)
 }

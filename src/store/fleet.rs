@@ -16,6 +16,7 @@ impl Store {
     /// # Errors
     /// What Postgres says.
     pub async fn fleet(&self) -> Result<Fleet, StoreError> {
+        let _turn = self.turn().await?;
         self.run_tx("fleet", (), |tx, ()| Box::pin(fleet_in(tx))).await
     }
 }

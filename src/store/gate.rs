@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio_postgres::Row;
 
 use super::registry::instance_in;
 use super::{Store, StoreError, Tx, sql};
 use crate::domain::config::Violation;
-use crate::domain::gate::{Findings, Gate, Reader};
+use crate::domain::gate::{Findings, Gate, Reader, breaks};
 use crate::domain::name::ServiceName;
 use crate::domain::schema::Schema;
 use crate::domain::secrets;
@@ -52,7 +53,16 @@ impl Tx<'_> {
 }
 
 async fn check(gate: Gate, service: ServiceName, config: Value) -> Result<Findings, StoreError> {
-    tokio::task::spawn_blocking(move || gate.check(&service, &config)).await.map_err(StoreError::defect)
+    on_a_thread(move || gate.check(&service, &config)).await
+}
+
+/// Checks at a time, of all requests together: each may take a processor, and much memory for the while.
+static CHECKS: Semaphore = Semaphore::const_new(4);
+
+/// Works on a thread where that may take its time, when there is one to spare.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let _permit = CHECKS.acquire().await.map_err(StoreError::defect)?;
+    tokio::task::spawn_blocking(work).await.map_err(StoreError::defect)
 }
 
 fn reader_from(row: &Row) -> Result<Reader, StoreError> {
@@ -74,11 +84,10 @@ pub fn parsed(text: &str) -> Result<Value, StoreError> {
 /// A pointer of `not_secret` that points nowhere.
 pub async fn find_secrets(config: &Value, not_secret: &BTreeSet<String>) -> Result<Vec<String>, StoreError> {
     if let Some(stray) = not_secret.iter().find(|pointer| config.pointer(pointer).is_none()) {
-        return Err(Error::field("not_secret", format!("{stray} points nowhere in the config")).into());
+        return Err(Error::field("not_secret", format!("{} points nowhere in the config", Error::shown(stray))).into());
     }
     let (config, not_secret) = (config.clone(), not_secret.clone());
-    let found = tokio::task::spawn_blocking(move || secrets::find(&config, &not_secret));
-    found.await.map_err(StoreError::defect)
+    on_a_thread(move || secrets::find(&config, &not_secret)).await
 }
 
 /// Where a config breaks a schema.
@@ -86,8 +95,7 @@ pub async fn find_secrets(config: &Value, not_secret: &BTreeSet<String>) -> Resu
 /// # Errors
 /// When the check died, which would be a defect.
 pub async fn violations(schema: Value, config: Value) -> Result<Vec<Violation>, StoreError> {
-    let found = tokio::task::spawn_blocking(move || crate::domain::gate::breaks(&schema, &config));
-    found.await.map_err(StoreError::defect)
+    on_a_thread(move || breaks(&schema, &config)).await
 }
 
 /// Checks that a schema can be used.
@@ -96,7 +104,7 @@ pub async fn violations(schema: Value, config: Value) -> Result<Vec<Violation>, 
 /// What is wrong with it, under the name of `field`.
 pub async fn compiles(field: &'static str, schema: &Value) -> Result<(), Error> {
     let schema = schema.clone();
-    let compiled = tokio::task::spawn_blocking(move || Schema::compile(&schema).map(|_| ())).await;
+    let compiled = on_a_thread(move || Schema::compile(&schema).map(|_| ())).await;
     let compiled = compiled.map_err(|_| Error::field(field, "can't be used as a JSON Schema"))?;
     compiled.map_err(|rule| Error::field(field, rule))
 }

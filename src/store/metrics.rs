@@ -32,6 +32,7 @@ impl Store {
         #[allow(clippy::cast_possible_truncation, reason = "the request's bounds keep it far below")]
         let length = (bucket * 1e6).round() as i64;
         let after = request.cursor.as_deref().unwrap_or_default();
+        let _turn = self.turn().await?;
         let start = || (Buckets::new(length, after, most), 0);
         let (buckets, _) = self.fold(sql::METRICS, params, start, take).await?;
         let (metrics, more) = buckets.finish();

@@ -23,6 +23,7 @@ pub mod migrate;
 pub mod options;
 pub mod outbox;
 pub mod probe;
+pub mod reading;
 pub mod registry;
 pub mod retention;
 pub mod sql;
@@ -30,13 +31,13 @@ pub mod sweep;
 pub mod timeline;
 pub mod uptime;
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
-use futures_util::TryStreamExt as _;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -66,6 +67,8 @@ pub struct Store {
     replica_id: String,
     /// When Postgres last did what it was asked.
     heard: Arc<Mutex<Instant>>,
+    /// Turns of reading what may be long.
+    reading: Arc<Semaphore>,
 }
 
 /// What a transaction does: a future that borrows the transaction and its input.
@@ -116,6 +119,18 @@ impl Tx<'_> {
     }
 }
 
+/// A right that one replica has at a time, until this is dropped.
+#[derive(Debug)]
+pub struct Exclusive(Option<Object>);
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
 impl Store {
     /// A pool of at most `connections`. Connects when it is first used.
     ///
@@ -135,7 +150,12 @@ impl Store {
             .create_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(StoreError::defect)?;
-        Ok(Self { pool, replica_id: replica_id.to_owned(), heard: Arc::new(Mutex::new(Instant::now())) })
+        Ok(Self {
+            pool,
+            replica_id: replica_id.to_owned(),
+            heard: Arc::new(Mutex::new(Instant::now())),
+            reading: Arc::new(Semaphore::new(reading::turns(connections))),
+        })
     }
 
     /// How long ago Postgres last did what it was asked.
@@ -237,47 +257,21 @@ impl Store {
         }
     }
 
-    /// Runs one statement and folds its rows one by one as they arrive, for answers that are too long to be kept: into what
-    /// `start` makes, anew when the connection broke and the statement starts over.
+    /// Waits for the right to move streams on, which one replica has at a time.
     ///
     /// # Errors
-    /// What `step` gives, and what Postgres says.
-    pub async fn fold<A>(
-        &self,
-        sql: &str,
-        params: Params<'_>,
-        start: impl Fn() -> A,
-        step: impl Fn(&mut A, &Row) -> Result<(), StoreError>,
-    ) -> Result<A, StoreError> {
-        match self.attempt_fold(sql, params, start(), &step).await {
-            Err(error) if error.may_start_over() => self.attempt_fold(sql, params, start(), &step).await,
-            done => done,
-        }
-    }
-
-    async fn attempt_fold<A>(
-        &self,
-        sql: &str,
-        params: Params<'_>,
-        mut folded: A,
-        step: &impl Fn(&mut A, &Row) -> Result<(), StoreError>,
-    ) -> Result<A, StoreError> {
-        let connection = self.connection().await?;
-        let folding = async {
-            let statement = connection.prepare_cached(sql).await?;
-            let mut rows = pin!(connection.query_raw(&statement, params.iter().copied()).await?);
-            while let Some(row) = rows.try_next().await? {
-                step(&mut folded, &row)?;
+    /// When Postgres can't be asked, or another replica has it for too long.
+    pub async fn lock_streams(&self) -> Result<Exclusive, StoreError> {
+        // Closed whatever happens: the lock may come when nobody waits for it any more.
+        let exclusive = Exclusive(Some(self.connection().await?));
+        let locking = async {
+            match &exclusive.0 {
+                Some(connection) => Ok(connection.execute(sql::STREAMS_LOCK, &[]).await.map(|_| ())?),
+                None => Ok(()),
             }
-            Ok(folded)
         };
-        match timeout(TX_TIMEOUT, folding).await {
-            Ok(result) => result,
-            Err(_) => {
-                drop(Object::take(connection));
-                Err(StoreError::TimedOut)
-            }
-        }
+        timeout(TX_TIMEOUT, locking).await.unwrap_or(Err(StoreError::TimedOut))?;
+        Ok(exclusive)
     }
 
     /// Postgres' clock.

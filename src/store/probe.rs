@@ -38,8 +38,8 @@ impl DatabaseOptions {
             .collect()
     }
 
-    /// Connects, asks `SELECT 1`, and leaves. `tls` holds the settings of TLS, should the options ask for it; `None`: what
-    /// the options say. The caller sets the time; dropping this closes the connection.
+    /// Connects, asks `SELECT 1`, and leaves. `tls` holds the settings of TLS, should the options ask for it; `None`:
+    /// what the options say. The caller sets the time; dropping this closes the connection.
     ///
     /// # Errors
     /// [`ProbeError`].

@@ -101,6 +101,7 @@ queries! {
     SERVICE_KNOWN = "service_known";
     SNAPSHOT = "snapshot";
     STANDING = "standing";
+    STREAMS_LOCK = "streams_lock";
     SWEEP_DOWN = "sweep_down";
     SWEEP_FALLEN = "sweep_fallen";
     SWEEP_HEARD = "sweep_heard";

@@ -32,6 +32,7 @@ impl Store {
         let rows = i64::from(limit) + 1;
         let (known_topics, known_kinds) = (known_topics.as_slice(), known_kinds.as_slice());
         let params: super::Params<'_> = &[&topics, &kinds, &since, &at, &row, &known_topics, &known_kinds, &rows];
+        let _turn = self.turn().await?;
         let rows = match &request.service_name {
             None => self.query(sql::TIMELINE, params).await?,
             Some(service) => {

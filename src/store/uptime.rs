@@ -43,10 +43,21 @@ impl Store {
         limit: u32,
         seconds: f64,
     ) -> Result<Vec<Uptime>, StoreError> {
+        let turn = self.turn().await?;
         let rows = self.query(sql::UPTIME_NAMES, &[&subject(kind), &after, &seconds, &i64::from(limit)]).await?;
+        drop(turn);
         let names: Vec<&str> = rows.iter().map(|row| row.get("name")).collect();
+        self.uptimes_of(kind, &names, seconds).await
+    }
+
+    /// The uptimes of these services or components within the last `seconds`, in the order given, as far as they are known;
+    /// without their transitions.
+    ///
+    /// # Errors
+    /// As [`Store::uptime`].
+    pub async fn uptimes_of(&self, kind: UptimeKind, names: &[&str], seconds: f64) -> Result<Vec<Uptime>, StoreError> {
         let question = Question { kind, instance: None, seconds, kept: 0 };
-        let found = self.tally(&question, &names).await?;
+        let found = self.tally(&question, names).await?;
         let without = |found: Found| Uptime { transitions: None, truncated: false, ..found.uptime };
         Ok(found.into_iter().filter(|found| found.known).map(without).collect())
     }
@@ -55,6 +66,7 @@ impl Store {
         let instance = question.instance.map(InstanceId::as_str);
         let params: super::Params<'_> =
             &[&subject(question.kind), &names, &question.seconds, &instance, &(MAX_READ + 1)];
+        let _turn = self.turn().await?;
         let start = || Tallies { question, current: None, found: Vec::new(), read: 0 };
         let mut tallies = self.fold(sql::UPTIME_TRANSITIONS, params, start, Tallies::take).await?;
         tallies.finish()?;

@@ -94,6 +94,6 @@ impl Request for DepsImpact {
     }
 
     fn decode(fields: &mut Fields<'_>) -> Result<Self, Error> {
-        Ok(Self { name: fields.named("name")? })
+        Ok(Self { name: fields.service()? })
     }
 }

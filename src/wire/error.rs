@@ -107,10 +107,16 @@ impl Error {
         self
     }
 
+    /// As much of a caller's own text as a refusal repeats: the beginning.
+    #[must_use]
+    pub fn shown(text: &str) -> String {
+        text.chars().take(SHOWN_CHARS).collect()
+    }
+
     /// A field that breaks a rule. Of a very long name the beginning is shown.
     #[must_use]
     pub fn field(field: &str, rule: impl fmt::Display) -> Self {
-        let shown: String = field.chars().take(SHOWN_CHARS).collect();
+        let shown = Self::shown(field);
         Self::new(ErrorCode::BadRequest, format!("{shown}: {rule}")).with("field", shown)
     }
 

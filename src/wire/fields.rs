@@ -134,22 +134,15 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`ErrorCode::Forbidden`] when they disagree; [`ErrorCode::BadRequest`] when neither names one.
     pub fn service(&mut self) -> Result<ServiceName, Error> {
-        self.named("service_name")
-    }
-
-    /// Takes the name that the subject ends in, or that the field `name` gives where the subject names nothing.
-    ///
-    /// # Errors
-    /// As [`Fields::service`].
-    pub fn named(&mut self, name: &'static str) -> Result<ServiceName, Error> {
-        let said = self.parsed::<ServiceName>(name)?;
+        const NAME: &str = "service_name";
+        let said = self.parsed::<ServiceName>(NAME)?;
         match (self.service.take(), said) {
             (Some(subject), Some(body)) if subject != body => {
-                Err(Error::new(ErrorCode::Forbidden, format!("{name}: the subject names another one"))
-                    .with("field", name))
+                Err(Error::new(ErrorCode::Forbidden, "service_name: the subject names another service")
+                    .with("field", NAME))
             }
-            (Some(named), _) | (None, Some(named)) => Ok(named),
-            (None, None) => Err(Error::field(name, "is missing")),
+            (Some(name), _) | (None, Some(name)) => Ok(name),
+            (None, None) => Err(Error::field(NAME, "is missing")),
         }
     }
 

@@ -367,7 +367,7 @@ routes! {
     SchemaSet {
         name: "config-schema-set",
         pattern: "config.schema.set.*",
-        summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on.",
+        summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on, unless that would take more than 200,000 steps: then they are refused.",
         fields: &[
             SERVICE,
             required("schema", "object, true, false or null", "`null` takes it away. No references to other documents; regular expressions without look-around and back-references."),
@@ -381,7 +381,7 @@ routes! {
     ConfigHistory {
         name: "config-history",
         pattern: "config.history.*",
-        summary: "What was in force when, and by whom; newest first.",
+        summary: "What was in force when, and by whom; newest first. `forced: true` stands at what live instances had declared that they can't read, `authenticated_as` where NATS vouches for somebody.",
         fields: &[
             SERVICE,
             LIMIT,
@@ -488,7 +488,7 @@ routes! {
         name: "deps-impact",
         pattern: "deps.impact.*",
         summary: "Who suffers if a service or component goes down.",
-        fields: &[optional("name", "text", "Must agree with the subject.")],
+        fields: &[SERVICE],
         errors: &[ErrorCode::NotFound],
         request: "",
         reply: r#"{"name":"nats","direct":["tick-aggregator"],"transitive":["feature-engineering","tick-aggregator"]}"#,
@@ -534,7 +534,7 @@ routes! {
         ],
         errors: &[],
         request: r#"{"service_name":"tick-aggregator","kinds":["config","down"],"limit":1}"#,
-        reply: r#"{"events":[{"id":"1767603540-42","at":"2026-01-05T10:00:00.123456Z","topic":"service","kind":"down","service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","details":{"from":"healthy","reason":"silent","silent_seconds":91.2,"timeout_seconds":90.0}}],"next_cursor":"1767607200123456-42"}"#,
+        reply: r#"{"events":[{"id":"1767607200123456-42","at":"2026-01-05T10:00:00.123456Z","topic":"service","kind":"down","service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","details":{"from":"healthy","reason":"silent","silent_seconds":91.2,"timeout_seconds":90.0}}],"next_cursor":"1767607200123456-42"}"#,
     }
 }
 

@@ -10,6 +10,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use crate::certificates::{Certificates, secret_file};
+use crate::client_access::is_let_in;
 use crate::identities::{PATIENCE, nats_with};
 use crate::stack::{HubOptions, HubProcess, database, eventually, executable};
 
@@ -32,7 +33,7 @@ async fn hub(nats: &NatsServer, env: Environment<'_>) -> HubProcess {
     HubProcess::start(env.iter().fold(options, |options, (name, value)| options.env(name, value))).await
 }
 
-/// A hub and the command line with these variables are served.
+/// A hub, the command line and a service with these variables are served.
 async fn serves(nats: &NatsServer, env: Environment<'_>) {
     let hub = hub(nats, env).await;
     eventually(PATIENCE, || async {
@@ -40,6 +41,7 @@ async fn serves(nats: &NatsServer, env: Environment<'_>) {
         if output.status.success() { Ok(()) } else { Err(format!("{output:?}\n{}", hub.log())) }
     })
     .await;
+    is_let_in(&nats.url(), env);
 }
 
 /// A hub with these variables says `complaint` again and again, and the command line says it once; neither shows a secret.

@@ -254,7 +254,7 @@ async fn written(hub: &Asker) -> Vec<i64> {
     let sql = "SELECT count(*) FROM service_registry WHERE service_name <> 'central-hub'
         UNION ALL SELECT count(*) FROM health_metrics WHERE service_name <> 'central-hub'
         UNION ALL SELECT sum(incarnation)::bigint FROM service_registry
-        UNION ALL SELECT count(*) FROM hub_events UNION ALL SELECT count(*) FROM service_configs
+        UNION ALL SELECT count(*) FROM hub_events WHERE topic NOT IN ('infra', 'alert') UNION ALL SELECT count(*) FROM service_configs
         UNION ALL SELECT count(*) FROM config_heads UNION ALL SELECT count(*) FROM config_activations";
     hub.database().await.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
@@ -419,7 +419,7 @@ async fn every_token_of_a_subject_is_checked() {
         }
         // The server itself sees that nobody listens there.
         for subject in [subject_of(route, "a.b"), route.pattern.replace(".*", ""), route.pattern.replace(".*", "..a")] {
-            if subject == "register" {
+            if ROUTES.iter().any(|route| route.pattern == subject) {
                 continue;
             }
             let error = hub.nats.request(hub.subject(&subject), "".into()).await.expect_err("nobody listens");

@@ -1,6 +1,7 @@
-//! Real components for the tests of probes, which `deploy/setup.sh --components` brings: Redis, ClickHouse, and a broker
-//! that speaks Kafka's protocol. And what stands between a probe and a component: silence, delay.
+//! Real components for the tests of probes, which `deploy/setup.sh --components` brings: Redis, ClickHouse, and a
+//! broker that speaks Kafka's protocol. And what stands between a probe and a component: silence, delay, encryption.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,11 +39,10 @@ pub fn program(name: &str) -> Option<PathBuf> {
     if found.is_none() {
         let told = format!("{name} is missing: run `deploy/setup.sh --components`");
         assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{told}");
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("a test");
         // Past the test harness, which shows what a test says only when it fails.
-        let _ = std::io::Write::write_all(
-            &mut std::io::stderr(),
-            format!("\n!!! SKIPPED: {:?} was not run, since {told}\n\n", std::thread::current().name()).as_bytes(),
-        );
+        let _ = writeln!(std::io::stderr(), "\n!!! SKIPPED: {test}, since {told}\n");
     }
     found
 }

@@ -39,8 +39,8 @@ pub async fn traces(hub: &Asker) -> Vec<i64> {
     let sql = "SELECT count(*) FROM service_configs UNION ALL SELECT count(*) FROM config_heads
         UNION ALL SELECT sum(revision)::bigint FROM config_heads UNION ALL SELECT count(*) FROM config_activations
         UNION ALL SELECT count(*) FROM config_requests UNION ALL SELECT count(*) FROM config_schemas
-        UNION ALL SELECT count(*) FROM hub_alerts
-        UNION ALL SELECT count(*) FROM hub_events WHERE topic <> 'service'";
+        UNION ALL SELECT count(*) FROM hub_alerts WHERE source = 'config'
+        UNION ALL SELECT count(*) FROM hub_events WHERE topic = 'config'";
     let rows = hub.database().await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get::<_, Option<i64>>(0).unwrap_or(0)).collect()
 }

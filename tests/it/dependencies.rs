@@ -2,11 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::{Asker, Hub};
-use crate::stack::{HubOptions, database, private_nats_with};
+use crate::ask::{Asker, Hub, SOON};
+use crate::stack::{HubOptions, database, eventually, private_nats_with};
 
 async fn register(hub: &Asker, service: &str, instance: &str, needs: Value) -> Value {
     hub.ask(&format!("register.{service}"), json!({"instance_id": instance, "dependencies": needs})).await
+}
+
+/// Has the hub probe nothing, so that a test can say how components are.
+pub async fn unprobed(hub: &Asker) {
+    let health = json!({"operational": {"health_monitoring": {"infrastructure_components": []}}});
+    hub.ask("config.set.central-hub", json!({"config": health})).await;
+    eventually(SOON, || async { hub.ask("infra.check", "").await["components"] == json!([]) }).await;
 }
 
 /// An infrastructure component as a check leaves it.
@@ -30,6 +37,7 @@ fn without_the_hub(mut graph: Value) -> Value {
 #[tokio::test]
 async fn the_graph_says_who_needs_whom_and_in_which_order_to_start() {
     let hub = Hub::fresh().await;
+    unprobed(&hub).await;
     component(&hub, "kafka", "down", true).await;
     component(&hub, "idle", "unknown", false).await;
     component(&hub, "engine", "down", false).await;
@@ -80,6 +88,7 @@ async fn the_graph_says_who_needs_whom_and_in_which_order_to_start() {
 #[tokio::test]
 async fn impact_names_who_suffers() {
     let hub = Hub::fresh().await;
+    unprobed(&hub).await;
     component(&hub, "kafka", "healthy", true).await;
     register(&hub, "ticks", "1", json!(["kafka", "nowhere"])).await;
     register(&hub, "features", "1", json!(["ticks", "features"])).await;
@@ -96,15 +105,16 @@ async fn impact_names_who_suffers() {
         let expected = json!({"name": name, "direct": direct, "transitive": transitive});
         assert_eq!(hub.ask(&format!("deps.impact.{name}"), "").await, expected);
     }
-    hub.ask("deps.impact.kafka", json!({"name": "kafka"})).await;
-    hub.refused("deps.impact.kafka", json!({"name": "ticks"}), "forbidden", "name").await;
-    hub.refused("deps.impact.nobody", "", "not_found", "name").await;
+    hub.ask("deps.impact.kafka", json!({"service_name": "kafka"})).await;
+    hub.refused("deps.impact.kafka", json!({"service_name": "ticks"}), "forbidden", "service_name").await;
+    hub.refused("deps.impact.nobody", "", "not_found", "service_name").await;
     hub.refused("deps.impact.no~body", "", "bad_request", "service_name").await;
 }
 
 #[tokio::test]
 async fn a_registration_is_told_how_its_dependencies_are() {
     let hub = Hub::fresh().await;
+    unprobed(&hub).await;
     let told = async |needs: Value| {
         let told = register(&hub, "me", "1", needs).await["dependencies"].clone();
         told.as_array().unwrap().iter().map(|each| each["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()

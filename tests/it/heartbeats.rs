@@ -65,6 +65,9 @@ async fn what_an_instance_says_of_its_config_is_kept_until_it_says_more() {
     assert_eq!(said(json!({})).await, [Value::Null, Value::Null, Value::Null]);
     assert_eq!(said(json!({"config_revision": 4, "config_version": 3})).await, [json!(4), json!(3), Value::Null]);
     assert_eq!(said(json!({"instance_id": "i"})).await, [json!(4), json!(3), Value::Null], "left out is unchanged");
+    let named = json!({"instance_id": "i", "config_revision": 4, "config_version": 3, "config_error": "not yet"});
+    assert_eq!(said(named.clone()).await, [json!(4), json!(3), json!("not yet")], "an error alone is something new");
+    assert_eq!(said(named).await, [json!(4), json!(3), json!("not yet")]);
     assert_eq!(said(json!({"config_error": "no"})).await, [json!(4), json!(3), json!("no")]);
     assert_eq!(said(json!({"instance_id": "i"})).await, [json!(4), json!(3), json!("no")]);
     assert_eq!(said(json!({"config_version": 3})).await, [json!(4), json!(3), json!("no")]);
@@ -72,6 +75,15 @@ async fn what_an_instance_says_of_its_config_is_kept_until_it_says_more() {
     assert_eq!(said(json!({"instance_id": "i", "config_revision": 4})).await, [json!(4), json!(3), Value::Null]);
     assert_eq!(said(json!({"config_revision": 5, "config_error": "no 5"})).await, [json!(5), json!(3), json!("no 5")]);
     assert_eq!(said(json!({"config_revision": 6, "config_version": 6})).await, [json!(6), json!(6), Value::Null]);
+    // As clients speak: they name themselves, and say what runs and what they refuse.
+    let refuses =
+        |error: &str| json!({"instance_id": "i", "config_revision": 6, "config_version": 6, "config_error": error});
+    assert_eq!(said(refuses("no 7")).await, [json!(6), json!(6), json!("no 7")]);
+    assert_eq!(said(refuses("no 7")).await, [json!(6), json!(6), json!("no 7")]);
+    assert_eq!(said(refuses("no 8")).await, [json!(6), json!(6), json!("no 8")]);
+    assert_eq!(said(json!({"instance_id": "i", "config_error": "no 9"})).await, [json!(6), json!(6), json!("no 9")]);
+    assert_eq!(said(json!({"instance_id": "i"})).await, [json!(6), json!(6), json!("no 9")]);
+    assert_eq!(said(json!({"instance_id": "i", "config_revision": 6})).await, [json!(6), json!(6), Value::Null]);
 }
 
 #[tokio::test]

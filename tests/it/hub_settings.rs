@@ -62,7 +62,7 @@ async fn a_timeout_holds_for_the_sweep_at_once_and_on_every_replica() {
         (operational("limits", json!({"page_max": 10})), "/operational/limits/page_default"),
         (
             operational("health_monitoring", json!({"infrastructure_components": [{"name": "x"}]})),
-            "/operational/health_monitoring/infrastructure_components/0",
+            "/operational/health_monitoring/infrastructure_components/0/kind",
         ),
         (json!({"config": {"operation": {}}}), ""),
     ] {

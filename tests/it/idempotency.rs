@@ -17,12 +17,25 @@ fn but_for_kv(mut answer: Value) -> Value {
     answer
 }
 
+/// Asks, and repeats what a busy hub could not do: that is what an id is for.
 async fn ask(hub: &Asker, call: &str, body: &Value) -> Value {
-    but_for_kv(hub.ask(call, body).await)
+    let answer = eventually(SOON, || async {
+        match hub.send(call, body.to_string()).await.result() {
+            Err(refusal) if refusal.code == "unavailable" => Err(refusal),
+            other => Ok(other),
+        }
+    });
+    but_for_kv(answer.await.unwrap_or_else(|refusal| panic!("{call} {body}: {refusal:?}")))
 }
 
 fn after(duration: Duration) -> String {
     (OffsetDateTime::now_utc() + duration).format(&Rfc3339).unwrap()
+}
+
+/// Waits until the deadline of a request has passed.
+async fn passed(body: &Value) {
+    let deadline = OffsetDateTime::parse(body["deadline"].as_str().unwrap(), &Rfc3339).unwrap();
+    eventually(SOON, || async { OffsetDateTime::now_utc() > deadline }).await;
 }
 
 #[tokio::test]
@@ -31,7 +44,7 @@ async fn a_repeated_request_gets_the_first_answer_and_does_nothing_twice() {
     let other = Hub::start(one.process.options().replica()).await;
     // At once, on both replicas.
     let body = json!({"config": {"n": 1}, "request_id": "r-1", "created_by": "ann"});
-    let answers = join_all((0..24).map(|_| ask(&one, "config.set.a", &body))).await;
+    let answers = join_all((0..12).map(|_| ask(&one, "config.set.a", &body))).await;
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!((&answers[0]["version"], &answers[0]["changed"]), (&json!(1), &json!(true)));
     let first = &answers[0];
@@ -97,7 +110,7 @@ async fn an_id_is_used_by_what_is_committed_and_forgotten_after_ten_minutes() {
     assert_eq!((&again["changed"], &again["version"]), (&json!(false), &json!(2)));
     assert_eq!(hub.ask("config.get.a", "").await["version"], 3);
     // One id, many different requests at once: one of them has it.
-    let race = (0..12).map(|n| {
+    let race = (0..6).map(|n| {
         let body = json!({"config": {"racer": n}, "request_id": "x".repeat(64)}).to_string();
         async { hub.send("config.set.race", body).await.result() }
     });
@@ -152,9 +165,9 @@ async fn after_its_deadline_nothing_is_done() {
     let held = holder.transaction().await.unwrap();
     held.execute("SELECT FROM config_heads WHERE service_name = 'a' FOR UPDATE", &[]).await.unwrap();
     let late = json!({"config": {"n": 4}, "deadline": after(Duration::from_millis(700))});
-    let waited = hub.refused("config.set.a", late, "expired", "deadline");
+    let waited = hub.refused("config.set.a", &late, "expired", "deadline");
     let release = async {
-        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        passed(&late).await;
         held.rollback().await.unwrap();
     };
     tokio::join!(waited, release);
@@ -164,8 +177,7 @@ async fn after_its_deadline_nothing_is_done() {
     let in_time = json!({"config": {"n": 5}, "request_id": "r", "deadline": after(Duration::from_secs(3))});
     let first = ask(&hub, "config.set.a", &in_time).await;
     assert_eq!(first["version"], 3);
-    let until = OffsetDateTime::parse(in_time["deadline"].as_str().unwrap(), &Rfc3339).unwrap();
-    eventually(SOON, || async { OffsetDateTime::now_utc() > until }).await;
+    passed(&in_time).await;
     assert_eq!(ask(&hub, "config.set.a", &in_time).await, first);
     hub.refused("config.patch.a", with(&in_time, "patch", json!({"n": 6})), "expired", "deadline").await;
 }

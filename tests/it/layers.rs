@@ -14,11 +14,12 @@ const ROOMS: &[Room] = &[
         &["domain", "wire"],
         &["tokio", "tokio_postgres", "deadpool_postgres", "refinery", "rustls", "tracing"],
     ),
-    Room("hub", &["domain", "wire", "store"], &["tokio", "tokio_util", "async_nats", "rustls", "tracing"]),
-    Room("client", &["domain", "wire"], &["tokio", "tokio_util", "async_nats", "tracing"]),
+    Room("nats", &["wire"], &["tokio", "async_nats", "rustls"]),
+    Room("hub", &["domain", "wire", "store", "nats"], &["tokio", "tokio_util", "async_nats", "rustls", "tracing"]),
+    Room("client", &["domain", "wire", "nats"], &["tokio", "tokio_util", "async_nats", "tracing"]),
     Room(
         "cli",
-        &["domain", "wire", "store", "hub", "client"],
+        &["domain", "wire", "store", "nats", "hub", "client"],
         &["tokio", "tokio_util", "tokio_postgres", "async_nats", "clap", "rustix", "tracing"],
     ),
 ];

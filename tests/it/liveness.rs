@@ -140,6 +140,31 @@ async fn a_paused_replica_that_does_not_lead_marks_nobody_who_beats() {
     fleet.only_the_silent_goes_down(SOON).await;
 }
 
+/// Two of three replicas stand still, and most heartbeats and their repetitions with them. The leader hears them all the
+/// same; and whom it doesn't hear is dead, and down in time.
+#[tokio::test]
+async fn most_replicas_hang_and_the_leader_still_knows_who_lives() {
+    let options = HubOptions::fresh().await;
+    let truth = Truth::of(&options);
+    let mut hubs = replicas(&options, 3).await;
+    let mut fleet = Fleet::start(&options, 6, 60, Duration::from_millis(500), 47).await;
+    let (leader, _) = eventually(SOON, || truth.leader()).await;
+    for hub in hubs.iter_mut().filter(|hub| hub.options().replica_id != leader) {
+        hub.pause().await;
+    }
+    let paused: OffsetDateTime = truth.one("SELECT clock_timestamp()", &[]).await;
+    // Somebody was not taken for longer than its timeout; and the leader noted that it heard it.
+    let spared = "SELECT clock_timestamp() - $1 > interval '8 seconds'";
+    eventually(SOON, || async { truth.one::<bool>(spared, &[&paused]).await }).await;
+    fleet.never_wronged().await;
+    let dead = fleet.silence_one().key();
+    fleet.only_the_dead_goes_down_in_time(dead).await;
+    for hub in hubs.iter_mut().filter(|hub| hub.options().replica_id != leader) {
+        hub.resume();
+    }
+    fleet.only_the_silent_goes_down(SOON).await;
+}
+
 /// Which replicas say that they lead: all of them, as soon as each has answered.
 async fn leaders(hub: &HubClient, replicas: usize) -> Vec<String> {
     let mut answers = BTreeMap::new();

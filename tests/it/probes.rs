@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use central_hub::cli::roles::{ANSWERS, Roles, WRITES};
 use central_hub::cli::stack::Postgres;
 use central_hub::domain::infra::Component;
-use central_hub::hub::NatsOptions;
+
 use central_hub::hub::probe::{Environment, Outcome, ProbeContext, check};
+use central_hub::nats::NatsOptions;
 use central_hub::store::DatabaseOptions;
 use central_hub::wire::registry::DependencyStatus::{self, Degraded, Down, Healthy, Unknown};
 use serde_json::{Value, json};
@@ -24,6 +25,10 @@ use crate::witness::SOON;
 
 /// A password that no message may hold, with what breaks a URL.
 const PASSWORD: &str = "hush/hu@sh:9?";
+
+/// The hub's environment, with the right password and with a wrong one.
+const RIGHT: &[(&str, &str)] = &[("CENTRAL_HUB_PROBE_P", PASSWORD)];
+const WRONG: &[(&str, &str)] = &[("CENTRAL_HUB_PROBE_P", "hush")];
 
 /// Longer than any probe of these tests needs, however busy the machine is.
 const PATIENT: u64 = 20_000;
@@ -91,9 +96,15 @@ async fn is_slow(port: u16, target: impl Fn(u16) -> Value) {
     let (port, _task) = delayed(port, Duration::from_millis(60)).await;
     let mut item = target(port);
     item["degraded_ms"] = json!(50);
-    let outcome = ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], item).await;
+    let outcome = ask_with(RIGHT, item).await;
     is(&outcome, Degraded, "slower than 50 ms");
     assert!(outcome.response_time_ms.is_some_and(|took| took > 50.0), "{outcome:?}");
+}
+
+/// A component of a kind. In its target, PASSWORD stands for a reference to the password and PORT for a port.
+fn at(kind: &str, target: &str, port: u16) -> Value {
+    let target = target.replace("PASSWORD", "${env:CENTRAL_HUB_PROBE_P}").replace("PORT", &port.to_string());
+    json!({ "kind": kind, "target": target })
 }
 
 /// An address that nobody listens on.
@@ -115,7 +126,7 @@ async fn what_nobody_listens_on_is_down() {
         ("http", format!("https://{address}/x")),
         ("tcp", address.clone()),
     ] {
-        let outcome = ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], json!({ "kind": kind, "target": target })).await;
+        let outcome = ask_with(RIGHT, json!({ "kind": kind, "target": target })).await;
         is(&outcome, Down, "connection refused");
     }
     for kind in ["nats", "kafka", "clickhouse", "redis", "http", "tcp", "postgresql"] {
@@ -159,7 +170,7 @@ async fn what_the_hub_was_not_told_is_unknown_and_never_down() {
     }
 }
 
-/// Each kind against a peer that accepts and says nothing: the probe ends with its timeout, and neither a connection nor a
+/// Each kind against a peer that accepts and says nothing: the probe ends with its timeout, and no connection or
 /// task is left of it.
 #[tokio::test]
 async fn a_peer_that_hangs_costs_nothing() {
@@ -281,16 +292,16 @@ async fn postgresql_up_slow_refusing_hanging_and_down() {
     let (client, connection) = tokio_postgres::connect(&postgres.url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(&format!("CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")).await.unwrap();
-    let target = |port: u16| json!({ "kind": "postgresql", "target": format!("postgresql://reader:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{port}/central_hub") });
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", "hush")], target(port)).await, Down, "password authentication failed");
+    let target = |port| at("postgresql", "postgresql://reader:PASSWORD@127.0.0.1:PORT/central_hub", port);
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
+    is(&ask_with(WRONG, target(port)).await, Down, "password authentication failed");
     is(
         &ask("postgresql", &format!("postgresql://reader@127.0.0.1:{port}/central_hub")).await,
         Down,
         "password missing",
     );
-    let other = json!({ "kind": "postgresql", "target": format!("postgresql://reader:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{port}/nosuch") });
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], other).await, Down, "database \"nosuch\" does not exist");
+    let other = at("postgresql", "postgresql://reader:PASSWORD@127.0.0.1:PORT/nosuch", port);
+    is(&ask_with(RIGHT, other).await, Down, "database \"nosuch\" does not exist");
     is_slow(port, target).await;
     // A probe leaves nothing behind: one connection, ours, is left.
     eventually(SOON, || async {
@@ -300,7 +311,7 @@ async fn postgresql_up_slow_refusing_hanging_and_down() {
     .await;
 
     postgres.pause().await;
-    hangs(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await;
+    hangs(RIGHT, target(port)).await;
     postgres.resume();
     postgres.stop().await;
     is(&consistent(check(&hubs, &own).await), Down, "connection refused");
@@ -314,12 +325,12 @@ async fn nats_up_slow_refusing_hanging_and_down() {
     let users = users.replace("$PROBE_P", &format!("\"{PASSWORD}\""));
     let mut nats = private_nats_with(&users).await;
     let port = nats.port();
-    let target = |port: u16| json!({ "kind": "nats", "target": format!("nats://probe:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{port}") });
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", "hush")], target(port)).await, Down, "it refused the credentials");
+    let target = |port| at("nats", "nats://probe:PASSWORD@127.0.0.1:PORT", port);
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
+    is(&ask_with(WRONG, target(port)).await, Down, "it refused the credentials");
     is(&ask("nats", &format!("nats://127.0.0.1:{port}")).await, Down, "it refused the credentials");
-    let list = format!("nats://{},nats://probe:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{port}", nowhere());
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], json!({ "kind": "nats", "target": list })).await, Healthy, "");
+    let list = format!("nats://{},nats://probe:PASSWORD@127.0.0.1:PORT", nowhere());
+    is(&ask_with(RIGHT, at("nats", &list, port)).await, Healthy, "");
     is_slow(port, target).await;
 
     let own = |user: &str, password: &str| {
@@ -333,12 +344,12 @@ async fn nats_up_slow_refusing_hanging_and_down() {
     is(&consistent(check(&hubs, &own("probe", "hush")).await), Down, "it refused the credentials");
 
     nats.pause().await;
-    hangs(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await;
+    hangs(RIGHT, target(port)).await;
     nats.resume();
     nats.stop().await;
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Down, "connection refused");
+    is(&ask_with(RIGHT, target(port)).await, Down, "connection refused");
     nats.restart().await.unwrap();
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
 }
 
 /// The hub can't do without JetStream, and another NATS can.
@@ -394,22 +405,22 @@ async fn redis_up_slow_refusing_hanging_and_down() {
     let by_name = by_name.each_ref().map(|(name, url)| (*name, url.as_str()));
     is(&ask_with(&by_name, json!({ "name": "redis" })).await, Healthy, "");
 
-    let target = |port: u16| json!({ "kind": "redis", "target": format!("redis://:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{port}") });
+    let target = |port| at("redis", "redis://:PASSWORD@127.0.0.1:PORT", port);
     let port = guarded.port;
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", "hush")], target(port)).await, Down, "it refused the credentials");
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
+    is(&ask_with(WRONG, target(port)).await, Down, "it refused the credentials");
     is(&ask("redis", &format!("redis://127.0.0.1:{port}")).await, Down, "it wants credentials");
     is(&ask("redis", &format!("redis://127.0.0.1:{}/99", open.port)).await, Down, "DB index is out of range");
     is_slow(port, target).await;
-    is_slow(open.port, |port| json!({ "kind": "redis", "target": format!("redis://127.0.0.1:{port}") })).await;
+    is_slow(open.port, |port| at("redis", "redis://127.0.0.1:PORT", port)).await;
 
     guarded.pause().await;
-    hangs(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await;
+    hangs(RIGHT, target(port)).await;
     guarded.resume();
     guarded.stop().await;
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Down, "connection refused");
+    is(&ask_with(RIGHT, target(port)).await, Down, "connection refused");
     guarded.restart().await;
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
     open.stop().await;
     guarded.stop().await;
 }
@@ -418,27 +429,28 @@ async fn redis_up_slow_refusing_hanging_and_down() {
 async fn clickhouse_up_slow_refusing_hanging_and_down() {
     let Some(mut clickhouse) = clickhouse(PASSWORD).await else { return };
     let port = clickhouse.port;
-    let target = |port: u16| json!({ "kind": "clickhouse", "target": format!("http://default:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{port}/?database=default") });
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
+    let target = |port| at("clickhouse", "http://default:PASSWORD@127.0.0.1:PORT/?database=default", port);
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
     let url = format!("http://127.0.0.1:{port}/?user=default&password=hush%2Fhu%40sh%3A9%3F");
     is(&ask_with(&[("CENTRAL_HUB_CLICKHOUSE_URL", &url)], json!({ "name": "clickhouse" })).await, Healthy, "");
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", "hush")], target(port)).await, Down, "it refused the credentials: HTTP 401");
+    is(&ask_with(WRONG, target(port)).await, Down, "it refused the credentials: HTTP 401");
     is(&ask("clickhouse", &format!("http://127.0.0.1:{port}")).await, Down, "it refused the credentials: HTTP 401");
     is_slow(port, target).await;
     // It also is an HTTP server like any other.
     is(&ask("http", &format!("http://127.0.0.1:{port}/ping")).await, Healthy, "");
     is(&ask("http", &format!("http://127.0.0.1:{port}/nosuch")).await, Down, "HTTP 404");
-    is_slow(port, |port| json!({ "kind": "http", "target": format!("http://127.0.0.1:{port}/ping") })).await;
+    let ping = |port| at("http", "http://127.0.0.1:PORT/ping", port);
+    is_slow(port, ping).await;
     is(&ask("tcp", &format!("127.0.0.1:{port}")).await, Healthy, "");
 
     clickhouse.pause().await;
-    hangs(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await;
-    hangs(&[], json!({ "kind": "http", "target": format!("http://127.0.0.1:{port}/ping") })).await;
+    hangs(RIGHT, target(port)).await;
+    hangs(&[], ping(port)).await;
     clickhouse.resume();
     clickhouse.stop().await;
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Down, "connection refused");
+    is(&ask_with(RIGHT, target(port)).await, Down, "connection refused");
     clickhouse.restart().await;
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
     clickhouse.stop().await;
 }
 
@@ -446,7 +458,7 @@ async fn clickhouse_up_slow_refusing_hanging_and_down() {
 async fn kafka_up_slow_hanging_and_down() {
     let Some(mut broker) = kafka(&[]).await else { return };
     let port = broker.port;
-    let target = |port: u16| json!({ "kind": "kafka", "target": format!("127.0.0.1:{port}") });
+    let target = |port| at("kafka", "127.0.0.1:PORT", port);
     is(&ask_with(&[], target(port)).await, Healthy, "");
     let brokers = format!("{},127.0.0.1:{port}", nowhere());
     is(&ask_with(&[("CENTRAL_HUB_KAFKA_BROKERS", &brokers)], json!({ "name": "kafka" })).await, Healthy, "");
@@ -465,9 +477,9 @@ async fn kafka_up_slow_hanging_and_down() {
 #[tokio::test]
 async fn kafka_with_credentials() {
     let Some(mut guarded) = kafka(&["--authentication".to_owned()]).await else { return };
-    let target = |port: u16| json!({ "kind": "kafka", "target": format!("kafka://probe:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{port}") });
+    let target = |port| at("kafka", "kafka://probe:PASSWORD@127.0.0.1:PORT", port);
     // SCRAM: this broker knows nobody.
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(guarded.port)).await, Down, "it refused the credentials");
+    is(&ask_with(RIGHT, target(guarded.port)).await, Down, "it refused the credentials");
     let without = ask("kafka", &format!("127.0.0.1:{}", guarded.port)).await;
     is(&without, Down, "does it want TLS or credentials?");
     guarded.stop().await;
@@ -475,8 +487,8 @@ async fn kafka_with_credentials() {
     // PLAIN, in front of a broker that asks for nothing.
     let Some(mut broker) = kafka(&[]).await else { return };
     let (port, _task) = plain_before(broker.port, "probe", PASSWORD).await;
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", PASSWORD)], target(port)).await, Healthy, "");
-    is(&ask_with(&[("CENTRAL_HUB_PROBE_P", "hush")], target(port)).await, Down, "it refused the credentials");
+    is(&ask_with(RIGHT, target(port)).await, Healthy, "");
+    is(&ask_with(WRONG, target(port)).await, Down, "it refused the credentials");
     is(&ask("kafka", &format!("127.0.0.1:{port}")).await, Down, "does it want TLS or credentials?");
     broker.stop().await;
 }

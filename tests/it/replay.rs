@@ -58,7 +58,7 @@ impl Call {
             ("comment", Some(json!(write.comment))),
             ("expected_version", write.expected_version.map(Value::from)),
             ("expected_revision", write.expected_revision.map(Value::from)),
-            ("dry_run", write.dry_run.then(|| json!(true))),
+            ("dry_run", write.dry_run.then_some(Value::Bool(true))),
             ("request_id", request_id.as_ref().map(|id| json!(id))),
         ];
         for (name, value) in options {

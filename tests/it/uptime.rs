@@ -1,10 +1,11 @@
 //! Uptime: exact, from transitions, over any window; and it says how much of the window is known.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::ask::{Asker, Hub, SOON};
+use crate::ask::{Answer, Asker, Hub, SOON};
 use crate::stack::eventually;
 
 /// Writes a transition for each `(instance, hours ago, status)`; of a component when the instance is empty.
@@ -79,9 +80,9 @@ async fn a_window_says_what_it_covers() {
     transitions(&hub, "young", &[("i", 1.0, "healthy")]).await;
     transitions(&hub, "old", &[("i", 700.0, "healthy")]).await;
     transitions(&hub, "left", &[("i", 40.0, "healthy"), ("i", 30.0, "gone")]).await;
-    transitions(&hub, "kafka", &[("", 6.0, "healthy"), ("", 4.0, "down"), ("", 3.5, "unknown"), ("", 2.5, "degraded")])
+    transitions(&hub, "queue", &[("", 6.0, "healthy"), ("", 4.0, "down"), ("", 3.5, "unknown"), ("", 2.5, "degraded")])
         .await;
-    transitions(&hub, "redis", &[("", 40.0, "down"), ("", 30.0, "gone")]).await;
+    transitions(&hub, "cache", &[("", 40.0, "down"), ("", 30.0, "gone")]).await;
 
     let young = hub.ask("uptime.young", "").await;
     close(&young, 100.0, 0.0, 1.0);
@@ -94,35 +95,54 @@ async fn a_window_says_what_it_covers() {
     let gone = hub.ask("uptime.left", json!({"instance_id": "i"})).await;
     let nothing = [&gone["uptime_pct"], &gone["covered_seconds"], &gone["covered_since"], &gone["transitions"]];
     assert_eq!(nothing, [&json!(null), &json!(0.0), &json!(null), &json!([])]);
-    let kafka = hub.ask("uptime.kafka", "").await;
-    close(&kafka, 90.0, 0.5, 5.0);
-    assert_eq!((&kafka["kind"], statuses(&kafka)[2].clone()), (&json!("component"), Value::Null));
-    assert_eq!(hub.ask("uptime.redis", "").await["uptime_pct"], Value::Null);
+    let queue = hub.ask("uptime.queue", "").await;
+    close(&queue, 90.0, 0.5, 5.0);
+    assert_eq!((&queue["kind"], statuses(&queue)[2].clone()), (&json!("component"), Value::Null));
+    assert_eq!(hub.ask("uptime.cache", "").await["uptime_pct"], Value::Null);
+
+    let down = "INSERT INTO status_transitions (subject, name, status, at) VALUES
+        ('component', 'postgresql', 'healthy', now() - interval '12 hours'), ('component', 'postgresql', 'down', now() - interval '6 hours')";
+    eventually(SOON, || async {
+        (hub.ask("infra.status", "").await["components"].as_array()?.len() >= 4).then_some(())
+    })
+    .await;
+    hub.database().await.batch_execute(down).await.unwrap();
+    let components = hub.ask("infra.status", "").await["components"].clone();
+    let component =
+        |name: &str| components.as_array().unwrap().iter().find(|c| c["component_name"] == name).unwrap().clone();
+    let share = component("postgresql")["uptime_pct_24h"].as_f64().unwrap();
+    assert!((share - 50.0).abs() < 0.01 * 50.0, "{components}");
+    assert_eq!(component("kafka").get("uptime_pct_24h"), None, "it has no target here: nobody knows");
 
     hub.refused("uptime.nobody", "", "not_found", None).await;
     hub.refused("uptime.young", json!({"instance_id": "j"}), "not_found", None).await;
-    hub.refused("uptime.kafka", json!({"instance_id": "i"}), "not_found", None).await;
+    hub.refused("uptime.queue", json!({"instance_id": "i"}), "not_found", None).await;
     for window in [json!(0), json!(0.5), json!(34_560_001), json!("1h")] {
         hub.refused("uptime.young", json!({"window_seconds": window}), "bad_request", "window_seconds").await;
     }
 
     // All at once: who was there within the window, by name, the hub itself among them.
-    let all = hub.ask("uptime", "").await;
+    let own = ["clickhouse", "kafka", "nats", "postgresql"];
+    let all = eventually(SOON, || async {
+        let all = hub.ask("uptime", "").await;
+        if all["components"].as_array().unwrap().len() > own.len() { Ok(all) } else { Err(all) }
+    })
+    .await;
     let names = |all: &Value, list: &str| -> Vec<String> {
         all[list].as_array().unwrap().iter().map(|row| row["service_name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(&all, "services"), ["central-hub", "old", "young"]);
-    assert_eq!(names(&all, "components"), ["kafka"]);
+    assert_eq!(names(&all, "components"), [&own[..], &["queue"]].concat(), "the hub's own components, too");
     let mut same = young;
     same.as_object_mut().unwrap().remove("transitions");
     close(&all["services"][2], 100.0, 0.0, 1.0);
     assert_eq!(all["services"][2]["covered_since"], same["covered_since"]);
     assert_eq!(all["services"][2].as_object().unwrap().len(), same.as_object().unwrap().len());
     let wide = json!({"window_seconds": 34 * 3_600});
-    assert_eq!(names(&hub.ask("uptime", wide).await, "components"), ["kafka", "redis"]);
+    assert_eq!(names(&hub.ask("uptime", wide).await, "components"), [&["cache"], &own[..], &["queue"]].concat());
 
     // Page by page, over both lists.
-    for limit in 1..=4 {
+    for limit in [1, 2, 3, 4, 7, 8] {
         let (mut found, mut cursor) = (Vec::new(), Value::Null);
         loop {
             let page = hub.ask("uptime", json!({"limit": limit, "cursor": cursor})).await;
@@ -132,7 +152,7 @@ async fn a_window_says_what_it_covers() {
                 None => break,
             }
         }
-        assert_eq!(found, ["central-hub", "old", "young", "kafka"], "{limit} a page");
+        assert_eq!(found, [&["central-hub", "old", "young"], &own[..], &["queue"]].concat(), "{limit} a page");
     }
     hub.refused("uptime", json!({"cursor": "nowhere"}), "bad_request", "cursor").await;
 }
@@ -227,4 +247,37 @@ async fn flapping_is_bounded() {
         assert_eq!((&refusal.details["field"], &refusal.details["limit"]), (&json!("window_seconds"), &json!(100_000)));
     }
     assert_eq!(hub.ask("uptime", json!({"cursor": "service.crowd"})).await["services"][0]["service_name"], "rest0");
+}
+
+/// However many ask for what takes long, there are connections left for heartbeats.
+#[tokio::test]
+async fn no_heartbeat_waits_for_those_who_read_history() {
+    let hub = Hub::fresh().await;
+    hub.ask("register.a", json!({"instance_id": "i"})).await;
+    let mut holder = hub.database().await;
+    let held = holder.transaction().await.unwrap();
+    held.batch_execute("LOCK TABLE status_transitions").await.unwrap();
+    let reads = join_all((0..60).map(|number| {
+        let subject = if number % 2 == 0 { "uptime" } else { "uptime.a" };
+        hub.nats.request(hub.subject(subject), "".into())
+    }));
+    let beats = async {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                     AND query LIKE '%status_transitions%'";
+        let observer = hub.database().await;
+        eventually(SOON, || async { observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0 }).await;
+        for _ in 0..20 {
+            hub.ask("heartbeat.a", "").await;
+        }
+        held.rollback().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(reads, beats);
+    // Whoever got no turn was told to come again.
+    for answer in answers {
+        if let Err(refusal) = Answer::of(answer.unwrap()).result() {
+            assert!(["overloaded", "unavailable"].contains(&refusal.code.as_str()), "{refusal:?}");
+        }
+    }
+    hub.ask("uptime", "").await;
 }

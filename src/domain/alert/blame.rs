@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::Kind;
 use super::diagnosis::{Finding, trouble_of_component, trouble_of_service};
 use super::facts::{Facts, Trouble};
 use crate::domain::dependency::Graph;
@@ -43,8 +42,11 @@ impl<'a> Blame<'a> {
                 note(&component.name, (trouble, true, component.critical));
             }
         }
-        for (name, trouble) in &facts.recovered {
-            note(name, (*trouble, false, false));
+        // What is over just now was failing a moment ago.
+        for alert in facts.active.iter().chain(&facts.recovered) {
+            if let Some(trouble) = alert.trouble_as_a_whole() {
+                note(&alert.name, (trouble, false, false));
+            }
         }
         let level = |least: Trouble| {
             let failing: BTreeMap<_, _> = failing
@@ -60,12 +62,7 @@ impl<'a> Blame<'a> {
 
     /// What is probably behind a finding; `None` where nothing else is.
     pub(super) fn cause(&self, finding: &Finding) -> Option<ServiceName> {
-        let trouble = match finding.kind {
-            Kind::ServiceDown => Trouble::Down,
-            Kind::ServiceDegraded => Trouble::Degraded,
-            Kind::Flapping => Trouble::Flapping,
-            _ => return None,
-        };
+        let trouble = finding.kind.trouble()?;
         let (_, level) = self.levels.iter().find(|(explains, _)| *explains == trouble)?;
         let node = self.graph.node(&finding.name)?;
         let cause = self.graph.cause_of(node, &level.failing, &level.causes)?;

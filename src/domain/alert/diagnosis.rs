@@ -131,7 +131,7 @@ fn of_service(service: &Service) -> Vec<Finding> {
         let details = json!({
             "flapping": service.flapping, "in_use": in_use, "instances": service.flapping_ids, "changes": service.changes,
         });
-        let whole = whole.filter(|whole| *whole == Trouble::Flapping);
+        let whole = (service.flapping == in_use).then_some(Trouble::Flapping);
         findings.push(Finding { whole, ..Finding::sure(Case::Flapping, name, message, details) });
     }
     findings
@@ -182,7 +182,7 @@ fn of_component(component: &Component) -> Vec<Finding> {
     if let Some(changes) = component.flapping {
         let message = format!("{name} flaps: {changes} changes of status in a short time");
         let details = json!({ "component_kind": component.kind, "critical": component.critical, "changes": changes });
-        let whole = whole.filter(|whole| *whole == Trouble::Flapping);
+        let whole = Some(Trouble::Flapping);
         findings.push(Finding { whole, ..Finding::sure(Case::Flapping, name, message, details) });
     }
     findings

@@ -20,8 +20,8 @@ pub struct Facts {
     pub holds: Vec<Hold>,
     /// Services of which a live instance doesn't run the config that it should.
     pub configs: Vec<Config>,
-    /// What had an alert without a cause until a moment ago: what depends on it may need a moment longer.
-    pub recovered: Vec<(ServiceName, Trouble)>,
+    /// Alerts that ended a moment ago: what depends on those services and components may need a moment longer.
+    pub recovered: Vec<Active>,
     /// The alerts that are not over.
     pub active: Vec<Active>,
 }
@@ -35,6 +35,18 @@ pub enum Trouble {
     Degraded,
     /// It doesn't work.
     Down,
+}
+
+impl Kind {
+    /// The trouble that an alert of this kind tells of.
+    pub(super) fn trouble(self) -> Option<Trouble> {
+        match self {
+            Self::ServiceDown | Self::ComponentDown => Some(Trouble::Down),
+            Self::ServiceDegraded | Self::ComponentDegraded => Some(Trouble::Degraded),
+            Self::Flapping => Some(Trouble::Flapping),
+            Self::MassExpiry | Self::ConfigRejected | Self::ConfigBehind | Self::ConfigForced => None,
+        }
+    }
 }
 
 /// How many instances are how.
@@ -147,4 +159,16 @@ pub struct Active {
     pub details: Map<String, Value>,
     /// What is probably behind it.
     pub cause: Option<ServiceName>,
+}
+
+impl Active {
+    /// The trouble that it told of, if that was with the service or component as a whole: with all instances in use.
+    pub(super) fn trouble_as_a_whole(&self) -> Option<Trouble> {
+        let count = |name: &str| self.details.get(name).and_then(Value::as_i64);
+        let whole = match (count("in_use"), count(self.kind.as_str())) {
+            (Some(in_use), Some(troubled)) => in_use == troubled,
+            _ => true,
+        };
+        self.kind.trouble().filter(|_| whole)
+    }
 }

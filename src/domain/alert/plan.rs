@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::blame::Blame;
 use super::diagnosis::{Finding, Said, diagnose};
-use super::facts::{Active, Facts, Trouble};
+use super::facts::{Active, Facts};
 use super::{Case, Kind, Severity};
 use crate::domain::dependency::Graph;
 use crate::domain::name::ServiceName;
@@ -151,10 +151,10 @@ fn judge<'a>(facts: &'a Facts, graph: &Graph) -> Vec<Judged<'a>> {
     });
     let mut judged: Vec<_> = findings.collect();
 
-    // The alert that tells of a cause: the one of its worst trouble. One that can say nothing new can't rise, either.
-    let tells = |judged: &&Judged<'_>| judged.cause.is_none() && judged.finding.said.is_some();
+    // The alert that tells of a cause: the one of its worst trouble.
+    let tells = |judged: &&Judged<'_>| judged.cause.is_none() && judged.finding.whole.is_some();
     let mut tellers: BTreeMap<ServiceName, usize> = BTreeMap::new();
-    let weight = |judged: &Judged<'_>| trouble(judged.finding.kind).zip(judged.own.map(Reverse));
+    let weight = |judged: &Judged<'_>| judged.finding.kind.trouble().zip(judged.own.map(Reverse));
     for (at, candidate) in judged.iter().enumerate().filter(|(_, judged)| tells(judged)) {
         let Some(weighs) = weight(candidate) else { continue };
         let known = tellers.entry(candidate.finding.name.clone()).or_insert(at);
@@ -162,10 +162,21 @@ fn judge<'a>(facts: &'a Facts, graph: &Graph) -> Vec<Judged<'a>> {
             *known = at;
         }
     }
-    let recovered: BTreeSet<&ServiceName> = facts.recovered.iter().map(|(name, _)| name).collect();
+    // What ended a moment ago, or ends now.
+    let goes_on = |judged: &Judged<'_>| {
+        let active = judged.active?;
+        let falls = judged.own? > active.severity && judged.finding.said.is_some();
+        (!falls).then_some(active.id)
+    };
+    let goes_on: BTreeSet<i64> = judged.iter().filter_map(goes_on).collect();
+    let ends = facts.active.iter().filter(|active| !goes_on.contains(&active.id));
+    let recovered = facts.recovered.iter().chain(ends).filter(|alert| alert.trouble_as_a_whole().is_some());
+    let recovered: BTreeSet<&ServiceName> = recovered.map(|alert| &alert.name).collect();
     for at in 0..judged.len() {
         let Some(cause) = judged[at].cause.clone() else { continue };
-        let teller = tellers.get(&cause).copied();
+        // One that is slow now tells nothing of what failed with it while it was down.
+        let as_bad = |teller: &usize| judged[*teller].finding.kind.trouble() >= judged[at].finding.kind.trouble();
+        let teller = tellers.get(&cause).copied().filter(as_bad);
         judged[at].explained = teller.is_some() || recovered.contains(&cause);
         let (own, name) = (judged[at].own, judged[at].finding.name.to_string());
         if let (Some(teller), Some(own)) = (teller.map(|teller| &mut judged[teller]), own) {
@@ -263,16 +274,6 @@ fn between(least: Option<Case>, most: Option<Case>, now: Option<Severity>) -> Op
         high
     } else {
         now
-    }
-}
-
-/// The trouble that an alert of this kind tells of.
-fn trouble(kind: Kind) -> Option<Trouble> {
-    match kind {
-        Kind::ServiceDown | Kind::ComponentDown => Some(Trouble::Down),
-        Kind::ServiceDegraded | Kind::ComponentDegraded => Some(Trouble::Degraded),
-        Kind::Flapping => Some(Trouble::Flapping),
-        Kind::MassExpiry | Kind::ConfigRejected | Kind::ConfigBehind | Kind::ConfigForced => None,
     }
 }
 

@@ -1,5 +1,5 @@
-//! `http`: a GET. Any status from 200 to 399 is healthy; a redirect is an answer and is not followed, and the body is not
-//! read.
+//! `http`: a GET. Any status from 200 to 399 is healthy; a redirect is an answer and is not followed, and the body is
+//! not read.
 
 use std::error::Error as _;
 use std::io;

@@ -1,7 +1,7 @@
 //! Probes of infrastructure: one question to one component, answered or given up within its timeout.
 //!
-//! Each probe makes a connection of its own and leaves nothing behind: dropping it, which is also how a timeout ends it,
-//! closes the connection. What it reads is bounded, and what it says is for people and holds no credential.
+//! Each probe makes a connection of its own and leaves nothing behind: dropping it, which is also how a timeout ends
+//! it, closes the connection. What it reads is bounded, and what it says is for people and holds no credential.
 
 mod clickhouse;
 mod dial;
@@ -20,9 +20,10 @@ use std::sync::Arc;
 use futures_util::future::select_ok;
 use tokio::time::{Instant, timeout_at};
 
-use super::options::{NatsOptions, Options};
+use super::options::Options;
 use crate::domain::infra::{Component, Kind};
 use crate::domain::status::Status;
+use crate::nats::NatsOptions;
 use crate::store::DatabaseOptions;
 use crate::wire::registry::DependencyStatus;
 use dial::Names;

@@ -14,7 +14,7 @@ use url::Url;
 use super::dial::{Names, host_of};
 use super::{Answer, Failure, Shared, first_of};
 use crate::domain::infra::Kind;
-use crate::hub::nats::{connect_options, explain};
+use crate::nats::explain;
 
 /// Whose NATS it is.
 #[derive(Clone, Copy, PartialEq)]
@@ -36,7 +36,7 @@ struct Server<'a> {
 pub(super) async fn probe_own(hub: &Shared, limit: Duration) -> Result<Answer, Failure> {
     let unreadable =
         |error: std::io::Error| Failure::Unusable(format!("its credentials can't be read: {}", error.kind()));
-    let connect = connect_options(&hub.nats).await.map_err(unreadable)?;
+    let connect = hub.nats.connect_options().await.map_err(unreadable)?;
     let mut asked = Vec::new();
     for url in &hub.nats.urls {
         // As on the hub's own connections: credentials inside a URL count for nothing.

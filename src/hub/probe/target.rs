@@ -12,8 +12,8 @@ use crate::domain::target::{VARIABLE_PREFIX, user_part};
 /// The variable that names a PEM file of certificates for probes to trust, instead of the system's.
 pub(super) const CA_VARIABLE: &str = "CENTRAL_HUB_PROBE_TLS_CA";
 
-/// The variables of the hub's environment that tell targets and their credentials. Each may also be given as `…_FILE`,
-/// the path of a file that holds the value, which is read at each probe.
+/// The variables of the hub's environment that tell targets and their credentials. Each may also be given as `…_FILE`, the
+/// path of a file that holds the value, which is read at each probe.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 

@@ -1,7 +1,7 @@
 //! `kafka`: the brokers' metadata, from the first of the target's brokers that answers.
 //!
-//! The three messages that it takes are written here ([`wire`]). The client libraries fetch the metadata of all topics and
-//! try again without end, and the library that only encodes and decodes sets aside as much memory as a peer announces.
+//! The three messages that it takes are written here ([`wire`]). The client library fetches the metadata of all topics
+//! and tries again without end, and the one that only encodes and decodes sets aside as much memory as a peer announces.
 
 mod sasl;
 mod wire;

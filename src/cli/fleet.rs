@@ -1,0 +1,572 @@
+//! `central-hub status`, `infra`, `deps`, `uptime`, `metrics`, `timeline` and `alerts`: how the fleet is.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
+use clap::{Args, Subcommand};
+use comfy_table::{Cell, Color};
+use futures_util::StreamExt as _;
+use time::OffsetDateTime;
+
+use super::session::{Failure, HubArgs, Out, Session};
+use super::table::{ago, coloured, dependency, or_dash, table, text};
+use crate::domain::alert::Severity;
+use crate::domain::name::{InstanceId, ServiceName};
+use crate::wire::alert::{Alert, AlertsAck, AlertsList, AlertsPage};
+use crate::wire::dependency::{DepsGraph, DepsImpact, Graph, Impact, NodeKind};
+use crate::wire::event::{self, Event};
+use crate::wire::fleet::{Counts, Fleet, FleetStatus};
+use crate::wire::infra::{Component, Infra, InfraCheck, InfraStatus};
+use crate::wire::metrics::{MetricSeries, Metrics};
+use crate::wire::timeline::{Timeline, TimelinePage};
+use crate::wire::uptime::{Uptime, UptimeOf, UptimeOfAll, Uptimes};
+
+/// The fleet at a glance
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn status(args: StatusArgs) -> Result<(), Failure> {
+    args.hub.connect().await?.show(&FleetStatus {}, glance).await
+}
+
+fn glance(fleet: &Fleet, out: &Out) -> String {
+    let count = |what: &str, counts: &Counts| {
+        format!(
+            "{what:<10}  {} healthy, {} degraded, {} down, of {}",
+            counts.healthy, counts.degraded, counts.down, counts.total
+        )
+    };
+    let mut lines = vec![count("services", &fleet.services), count("instances", &fleet.instances)];
+    if fleet.draining > 0 {
+        lines.push(format!("            {} out of use", fleet.draining));
+    }
+    let alerts = &fleet.alerts;
+    lines.push(format!(
+        "alerts      {} critical, {} warning, {} info; {} of them acknowledged",
+        alerts.critical, alerts.warning, alerts.info, alerts.acked
+    ));
+    let names = fleet.configs.services.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+    let behind = if names.is_empty() { String::new() } else { format!(": {names}") };
+    let (total, not) = (fleet.configs.total, fleet.configs.not_converged);
+    lines.push(format!("configs     {} run by everybody, {not} not yet, of {total}{behind}", total - not));
+    if !fleet.infra.is_empty() {
+        lines.push(format!("\n{}", components(&fleet.infra, out)));
+    }
+    lines.join("\n")
+}
+
+/// How the infrastructure is that the fleet stands on
+#[derive(Args, Clone, Debug)]
+pub struct InfraArgs {
+    /// Check everything now, instead of telling the last checks
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn infra(args: InfraArgs) -> Result<(), Failure> {
+    let session = args.hub.connect().await?;
+    let render = |infra: &Infra, out: &Out| {
+        if infra.components.is_empty() {
+            "no component was checked yet".into()
+        } else {
+            components(&infra.components, out)
+        }
+    };
+    if args.check { session.show(&InfraCheck {}, render).await } else { session.show(&InfraStatus {}, render).await }
+}
+
+fn components(all: &[Component], out: &Out) -> String {
+    let now = OffsetDateTime::now_utc();
+    let mut rows = table(&["component", "kind", "status", "answer", "24 h", "checked", "error"]);
+    for component in all {
+        let critical = if component.critical { " !" } else { "" };
+        rows.add_row([
+            Cell::new(format!("{}{critical}", component.component_name)),
+            Cell::new(&component.kind),
+            dependency(component.status, out),
+            Cell::new(or_dash(component.response_time_ms.map(|millis| format!("{millis:.1} ms")))),
+            Cell::new(or_dash(component.uptime_pct_24h.map(percent))),
+            Cell::new(ago(component.checked_at, now) + " ago"),
+            Cell::new(component.error_message.as_deref().unwrap_or_default()),
+        ]);
+    }
+    text(&rows)
+}
+
+/// Two digits, and never rounded up to a hundred.
+fn percent(value: f64) -> String {
+    let shown = (value * 100.0).floor() / 100.0;
+    format!("{shown:.2} %")
+}
+
+/// Who needs whom, and who suffers when something goes down
+#[derive(Args, Clone, Debug)]
+pub struct DepsArgs {
+    /// Print a graph for Graphviz
+    #[arg(long, conflicts_with = "impact")]
+    dot: bool,
+    /// Who suffers if this service or component goes down
+    #[arg(long, value_name = "NAME")]
+    impact: Option<ServiceName>,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn deps(args: DepsArgs) -> Result<(), Failure> {
+    let session = args.hub.connect().await?;
+    match args.impact {
+        Some(name) => session.show(&DepsImpact { name }, suffering).await,
+        None if args.dot => session.show(&DepsGraph {}, |graph, _| dot(graph)).await,
+        None => session.show(&DepsGraph {}, needs).await,
+    }
+}
+
+fn suffering(impact: &Impact, _: &Out) -> String {
+    let list = |names: &[ServiceName]| names.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+    if impact.transitive.is_empty() {
+        return format!("nobody needs {}", impact.name);
+    }
+    let others: Vec<_> = impact.transitive.iter().filter(|name| !impact.direct.contains(name)).cloned().collect();
+    let mut lines = vec![format!("directly        {}", list(&impact.direct))];
+    if !others.is_empty() {
+        lines.push(format!("through others  {}", list(&others)));
+    }
+    lines.join("\n")
+}
+
+fn needs(graph: &Graph, out: &Out) -> String {
+    let mut rows = table(&["name", "kind", "status", "needs"]);
+    for node in &graph.nodes {
+        let kind = match node.kind {
+            NodeKind::Service => "service",
+            NodeKind::Infrastructure => "infrastructure",
+            NodeKind::Unknown => "unknown",
+        };
+        let needed = graph.edges.iter().filter(|edge| edge.from == node.name).map(|edge| edge.to.as_str());
+        rows.add_row([
+            Cell::new(&node.name),
+            Cell::new(kind),
+            dependency(node.status, out),
+            Cell::new(needed.collect::<Vec<_>>().join(", ")),
+        ]);
+    }
+    let mut lines = vec![text(&rows)];
+    for cycle in &graph.cycles {
+        let names = cycle.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+        lines.push(format!("\nthese need each other in a circle: {names}"));
+    }
+    lines.join("\n")
+}
+
+fn dot(graph: &Graph) -> String {
+    let mut lines = vec!["digraph fleet {".to_owned(), "  rankdir = LR;".to_owned()];
+    for node in &graph.nodes {
+        let shape = if node.kind == NodeKind::Infrastructure { "cylinder" } else { "box" };
+        let colour = match node.status.as_str() {
+            "healthy" => "darkgreen",
+            "degraded" => "orange",
+            "down" => "red",
+            _ => "grey",
+        };
+        lines.push(format!("  \"{}\" [shape={shape}, color={colour}];", node.name));
+    }
+    lines.extend(graph.edges.iter().map(|edge| format!("  \"{}\" -> \"{}\";", edge.from, edge.to)));
+    lines.push("}".into());
+    lines.join("\n")
+}
+
+/// For how much of a window something was up
+#[derive(Args, Clone, Debug)]
+pub struct UptimeArgs {
+    /// A service or component; left out, all
+    name: Option<ServiceName>,
+    /// Only this instance of the service
+    #[arg(long, value_name = "ID", requires = "name")]
+    instance: Option<InstanceId>,
+    /// How far back
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    window: Duration,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn uptime(args: UptimeArgs) -> Result<(), Failure> {
+    let session = args.hub.connect().await?;
+    let window_seconds = Some(args.window.as_secs_f64());
+    match args.name {
+        Some(service_name) => {
+            let request = UptimeOf { service_name, instance_id: args.instance, window_seconds };
+            session.show(&request, one_uptime).await
+        }
+        None => {
+            let request = UptimeOfAll { window_seconds, ..UptimeOfAll::default() };
+            session.show(&request, all_uptimes).await
+        }
+    }
+}
+
+fn spell(seconds: f64) -> String {
+    let rounded = Duration::from_secs_f64(seconds.max(0.0).round());
+    if rounded.is_zero() { "0s".into() } else { humantime::format_duration(rounded).to_string() }
+}
+
+fn one_uptime(uptime: &Uptime, out: &Out) -> String {
+    let mut lines = vec![uptime_rows(std::slice::from_ref(uptime), out)];
+    for transition in uptime.transitions.iter().flatten() {
+        let at = transition.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let became = transition.status.map_or("gone", |status| status.as_str());
+        lines.push(format!("  {at}  {became}"));
+    }
+    if uptime.truncated {
+        lines.push("  earlier ones are left out".into());
+    }
+    lines.join("\n")
+}
+
+fn all_uptimes(all: &Uptimes, out: &Out) -> String {
+    let rows: Vec<Uptime> = all.services.iter().chain(&all.components).cloned().collect();
+    if rows.is_empty() { "nothing was there within the window".into() } else { uptime_rows(&rows, out) }
+}
+
+fn uptime_rows(all: &[Uptime], _: &Out) -> String {
+    let mut rows = table(&["name", "up", "down for", "known of the window"]);
+    for uptime in all {
+        let name = match &uptime.instance_id {
+            Some(instance) => format!("{}.{instance}", uptime.service_name),
+            None => uptime.service_name.to_string(),
+        };
+        let up = or_dash(uptime.uptime_pct.map(percent));
+        rows.add_row([name, up, spell(uptime.down_seconds), spell(uptime.covered_seconds)]);
+    }
+    text(&rows)
+}
+
+/// What a service's instances measured
+#[derive(Args, Clone, Debug)]
+pub struct MetricsArgs {
+    /// The service
+    service: ServiceName,
+    /// Only this metric
+    metric: Option<String>,
+    /// Only what this instance measured
+    #[arg(long, value_name = "ID")]
+    instance: Option<InstanceId>,
+    /// How far back
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    since: Duration,
+    /// Length of a bucket; left out, a sixtieth of --since
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    bucket: Option<Duration>,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn metrics(args: MetricsArgs) -> Result<(), Failure> {
+    let request = Metrics {
+        service_name: args.service,
+        metric_type: args.metric,
+        instance_id: args.instance,
+        since_seconds: Some(args.since.as_secs_f64()),
+        bucket_seconds: args.bucket.map(|bucket| bucket.as_secs_f64()),
+        limit: None,
+        cursor: None,
+    };
+    args.hub.connect().await?.show(&request, series).await
+}
+
+fn series(all: &MetricSeries, _: &Out) -> String {
+    let mut rows = table(&["metric", "min", "mean", "max", "values", "over time"]);
+    for series in &all.series {
+        let count: u64 = series.points.iter().map(|point| u64::from(point.count)).sum();
+        let min = series.points.iter().map(|point| point.min).fold(f64::INFINITY, f64::min);
+        let max = series.points.iter().map(|point| point.max).fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = series.points.iter().map(|point| point.avg * f64::from(point.count)).sum();
+        let means: Vec<f64> = series.points.iter().map(|point| point.avg).collect();
+        rows.add_row([
+            series.metric_type.clone(),
+            short(min),
+            short(sum / (count as f64).max(1.0)),
+            short(max),
+            count.to_string(),
+            sparkline(&means),
+        ]);
+    }
+    if all.series.is_empty() { "nothing was measured in that time".into() } else { text(&rows) }
+}
+
+/// Four significant digits are enough for a person.
+fn short(value: f64) -> String {
+    if value == 0.0 {
+        return "0".into();
+    }
+    let digits = (3 - value.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    let text = format!("{value:.digits$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// Values as bars of eight heights, from the smallest to the largest.
+#[must_use]
+pub fn sparkline(values: &[f64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let (min, max) =
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(*value), max.max(*value)));
+    let span = (max - min).max(f64::MIN_POSITIVE);
+    let bar = |value: &f64| BARS.get((((value - min) / span) * 7.0).round() as usize).copied().unwrap_or('█');
+    values.iter().map(bar).collect()
+}
+
+/// What happened, newest first: what changed just before it broke?
+#[derive(Args, Clone, Debug)]
+pub struct TimelineArgs {
+    /// Only what happened to this service or component
+    service: Option<ServiceName>,
+    /// How far back
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    since: Duration,
+    /// Only these topics (service, config, infra, alert) or kinds (down, published, …), separated by commas
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    kinds: Vec<String>,
+    /// How many at the most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on with what happens now, oldest first, until Ctrl-C
+    #[arg(long, short = 'f')]
+    follow: bool,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn timeline(args: TimelineArgs) -> Result<(), Failure> {
+    let session = args.hub.connect().await?;
+    let request = Timeline {
+        service_name: args.service.clone(),
+        since_seconds: Some(args.since.as_secs_f64()),
+        kinds: args.kinds.clone(),
+        limit: Some(args.limit),
+        cursor: None,
+    };
+    if args.follow {
+        return follow(&session, &request).await;
+    }
+    session
+        .show(&request, |page: &TimelinePage, out| {
+            let lines: Vec<String> = page.events.iter().map(|event| line(event, out)).collect();
+            if lines.is_empty() { "nothing happened in that time".into() } else { lines.join("\n") }
+        })
+        .await
+}
+
+/// What happened so far, and then each event as it is published.
+async fn follow(session: &Session, request: &Timeline) -> Result<(), Failure> {
+    let name = event::stream_name(&session.subject_prefix);
+    let unreadable =
+        |error: &dyn std::error::Error| Failure::NoAnswer(format!("{name} can't be read: {}", super::chain(error)));
+    let stream = jetstream::new(session.hub.nats().clone()).get_stream(&name).await;
+    let stream = stream.map_err(|error| unreadable(&error))?;
+    // Opened before the past is asked for, so that nothing is missed in between; what both tell is told once.
+    let config = OrderedConfig { deliver_policy: DeliverPolicy::New, ..OrderedConfig::default() };
+    let consumer = stream.create_consumer(config).await.map_err(|error| unreadable(&error))?;
+    let mut messages = consumer.messages().await.map_err(|error| unreadable(&error))?;
+    let past = session.call(request).await?.events;
+    for event in past.iter().rev() {
+        session.out.print(event, |out| line(event, out))?;
+    }
+    while let Some(message) = messages.next().await {
+        // The consumer mends itself after an error.
+        let Ok(message) = message else { continue };
+        let Ok(event) = serde_json::from_slice::<Event>(&message.payload) else { continue };
+        let wanted = request.service_name.as_ref().is_none_or(|name| *name == event.service_name)
+            && (request.kinds.is_empty()
+                || request.kinds.iter().any(|kind| kind == event.kind.as_str() || kind == event.topic.as_str()));
+        if wanted && !past.iter().any(|told| told.id == event.id) {
+            session.out.print(&event, |out| line(&event, out))?;
+        }
+    }
+    Ok(())
+}
+
+/// One event in one line.
+#[must_use]
+pub fn line(event: &Event, out: &Out) -> String {
+    const TIME: &[time::format_description::BorrowedFormatItem<'_>] =
+        time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]");
+    let at = event.at.format(TIME).unwrap_or_default();
+    let who = match &event.instance_id {
+        Some(instance) => format!("{}.{instance}", event.service_name),
+        None => event.service_name.to_string(),
+    };
+    let kind = format!("{} {}", event.topic.as_str(), event.kind.as_str());
+    let colour = match event.kind {
+        event::Kind::Down | event::Kind::Raised | event::Kind::Rejected => Some("\x1b[31m"),
+        event::Kind::Degraded => Some("\x1b[33m"),
+        event::Kind::Healthy | event::Kind::Resolved => Some("\x1b[32m"),
+        _ => None,
+    };
+    let kind = match colour.filter(|_| out.colour) {
+        Some(colour) => format!("{colour}{kind:<20}\x1b[0m"),
+        None => format!("{kind:<20}"),
+    };
+    format!("{at}  {kind}  {who}  {}", facts(event)).trim_end().to_owned()
+}
+
+/// The facts that tell a person most.
+fn facts(event: &Event) -> String {
+    let told = ["message", "reason", "error", "version", "revision", "by", "comment", "silent_seconds", "cause"];
+    let shown = told.iter().filter_map(|name| {
+        let value = event.details.get(*name).filter(|value| !value.is_null())?;
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Some(if *name == "message" { value } else { format!("{name}={value}") })
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// What needs attention
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AlertsArgs {
+    #[command(subcommand)]
+    action: Option<AlertsAction>,
+    /// Those that are over, too
+    #[arg(long)]
+    all: bool,
+    /// Only those of this severity
+    #[arg(long, value_name = "critical|warning|info")]
+    severity: Option<Severity>,
+    /// Only those about this service or component
+    #[arg(long, value_name = "NAME")]
+    service: Option<ServiceName>,
+    /// How many at the most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum AlertsAction {
+    /// Say that you saw an alert
+    Ack {
+        /// Its number
+        id: i64,
+        /// Who you are
+        #[arg(long, env = "USER", value_name = "NAME")]
+        by: Option<String>,
+        /// Should the same come again within this time, it is kept and not sent
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        silence: Option<Duration>,
+        #[command(flatten)]
+        hub: HubArgs,
+    },
+}
+
+impl AlertsArgs {
+    /// Whether the answer is for programs.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        match &self.action {
+            Some(AlertsAction::Ack { hub, .. }) => hub.json(),
+            None => self.hub.json(),
+        }
+    }
+}
+
+/// Shows or acknowledges alerts.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn alerts(args: AlertsArgs) -> Result<(), Failure> {
+    if let Some(AlertsAction::Ack { id, by, silence, hub }) = args.action {
+        let request = AlertsAck { id, by, silence_seconds: silence.map(|silence| silence.as_secs_f64()) };
+        return hub.connect().await?.show(&request, |alert, out| alert_rows(std::slice::from_ref(alert), out)).await;
+    }
+    let request = AlertsList {
+        active: (!args.all).then_some(true),
+        severity: args.severity,
+        service_name: args.service,
+        limit: Some(args.limit),
+        cursor: None,
+    };
+    let render = |page: &AlertsPage, out: &Out| {
+        if page.alerts.is_empty() { "all quiet".into() } else { alert_rows(&page.alerts, out) }
+    };
+    args.hub.connect().await?.show(&request, render).await
+}
+
+fn alert_rows(alerts: &[Alert], out: &Out) -> String {
+    let now = OffsetDateTime::now_utc();
+    let mut rows = table(&["id", "severity", "since", "state", "what"]);
+    for alert in alerts {
+        let colour = match alert.severity {
+            Severity::Critical => Color::Red,
+            Severity::Warning => Color::Yellow,
+            Severity::Info => Color::Cyan,
+        };
+        let state = match (alert.resolved_at, &alert.acked_by, alert.acked_at) {
+            (Some(_), ..) => "over".into(),
+            (None, Some(by), _) => format!("seen by {by}"),
+            (None, None, Some(_)) => "seen".into(),
+            (None, None, None) => "new".into(),
+        };
+        let cause = alert.cause.as_ref().map_or_else(String::new, |cause| format!(" (because of {cause})"));
+        rows.add_row([
+            Cell::new(alert.id),
+            coloured(alert.severity.as_str(), colour, out),
+            Cell::new(ago(alert.raised_at, now) + " ago"),
+            Cell::new(state),
+            Cell::new(format!("{}{cause}", alert.message)),
+        ]);
+    }
+    text(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_bars_are_short() {
+        for (value, text) in [
+            (0.0, "0"),
+            (0.93, "0.93"),
+            (1234.567, "1235"),
+            (12.3456, "12.35"),
+            (0.00012345, "0.000123"),
+            (-2.5, "-2.5"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+        assert_eq!(sparkline(&[0.0, 3.5, 7.0]), "▁▅█");
+        assert_eq!(sparkline(&[1.0, 1.0]), "▁▁");
+        assert_eq!(percent(99.999), "99.99 %");
+    }
+}

@@ -1,0 +1,317 @@
+//! The command line: what people see, what programs get, and the exit codes, by the real program.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::ask::Hub;
+use crate::stack::{HubOptions, executable};
+
+/// The program, pointed at a hub.
+struct Program {
+    options: HubOptions,
+}
+
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Program {
+    fn of(hub: &Hub) -> Program {
+        Program { options: hub.process.options().clone() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(executable());
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("USER", "ann")
+            .env("CENTRAL_HUB_NATS_URL", &self.options.nats_url)
+            .env("CENTRAL_HUB_SUBJECT_PREFIX", &self.options.prefix)
+            .env("CENTRAL_HUB_BUCKET_PREFIX", &self.options.prefix)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        said(self.command(args).output().unwrap())
+    }
+
+    /// What it says when all goes well.
+    fn ok(&self, args: &[&str]) -> String {
+        let said = self.run(args);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{args:?}: {}", said.out);
+        assert!(!said.out.contains('\x1b'), "{args:?}: colours are for terminals: {}", said.out);
+        said.out
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let out = self.ok(&[args, &["--json"]].concat());
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"))
+    }
+}
+
+fn said(output: Output) -> Said {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A table's cells, without what its columns add between them.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    table.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect()
+}
+
+#[tokio::test]
+async fn a_service_from_registration_to_goodbye() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    let register = [
+        "services",
+        "register",
+        "tick",
+        "--host",
+        "10.0.0.5",
+        "--port",
+        "8002",
+        "--needs",
+        "dust",
+        "--metadata",
+        "zone=a",
+    ];
+    let out = program.ok(&register);
+    assert!(out.starts_with("tick.10_0_0_5-8002 is registered, incarnation "), "{out}");
+    assert!(out.contains("\n  needs dust: unknown\n"), "{out}");
+    assert_eq!(
+        program.ok(&["heartbeat", "tick", "--metric", "cpu=0.25"]),
+        "tick.10_0_0_5-8002 is healthy; it has no config\n"
+    );
+    let out = program.ok(&["services", "list", "--service", "tick"]);
+    assert_eq!(rows(&out)[0], ["SERVICE", "INSTANCE", "STATUS", "VERSION", "ADDRESS", "CONFIG", "HEARD"]);
+    assert_eq!(rows(&out)[1][..6], ["tick", "10_0_0_5-8002", "healthy", "-", "10.0.0.5:8002", "-"]);
+    assert_eq!(
+        program.ok(&["services", "list", "--metadata", "zone=b"]),
+        "nobody is registered, or nobody like that\n"
+    );
+    assert_eq!(program.json(&["services", "list", "--metadata", "zone=a"])["services"][0]["service_name"], "tick");
+    assert!(program.ok(&["services", "get", "tick"]).starts_with("tick is healthy, talk to 10.0.0.5:8002\n"));
+    assert!(program.ok(&["wait", "tick", "--healthy", "--for", "20s"]).starts_with("tick is healthy"));
+    assert_eq!(program.ok(&["services", "drain", "tick"]), "tick.10_0_0_5-8002 is out of use\n");
+    assert_eq!(program.ok(&["services", "drain", "tick", "--undo"]), "tick.10_0_0_5-8002 is in use\n");
+    assert_eq!(program.json(&["metrics", "tick", "cpu"])["series"][0]["points"][0]["avg"], 0.25);
+    assert!(program.ok(&["metrics", "tick"]).contains("cpu"));
+    assert_eq!(program.json(&["uptime", "tick"])["uptime_pct"], 100.0);
+    assert!(program.ok(&["uptime"]).contains("tick"));
+    let out = program.ok(&["timeline", "tick", "--kinds", "registered,draining"]);
+    assert_eq!(out.lines().count(), 2, "{out}");
+    assert!(out.lines().next().unwrap().contains("service draining"), "newest first: {out}");
+    assert_eq!(program.ok(&["services", "deregister", "tick"]), "tick.10_0_0_5-8002 is gone\n");
+
+    let refused = program.run(&["services", "get", "tick"]);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+    assert!(refused.err.starts_with("central-hub: not_found: no instance of tick"), "{}", refused.err);
+    let waited = program.run(&["wait", "tick", "--for", "100ms"]);
+    assert_eq!((waited.code, waited.err.as_str()), (Some(1), "central-hub: tick isn't registered, after 100ms\n"));
+}
+
+#[tokio::test]
+async fn a_config_from_its_first_version_to_its_last() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let first = file("first.json", r#"{"operational": {"interval": 5}}"#);
+    assert_eq!(
+        program.ok(&["config", "set", "tick", &format!("@{first}"), "-m", "first"]),
+        "tick v1, revision 1, pushed\n"
+    );
+    assert_eq!(program.ok(&["config", "set", "tick", &format!("@{first}")]), "tick has it already: nothing changed\n");
+    let patch = r#"{"operational":{"interval":6}}"#;
+    assert_eq!(program.json(&["config", "patch", "tick", patch, "--dry-run"])["version"], 2);
+    assert_eq!(program.ok(&["config", "patch", "tick", patch]), "tick v2, revision 2, pushed\n");
+    assert_eq!(program.ok(&["config", "get", "tick"]), "{\n  \"operational\": {\n    \"interval\": 6\n  }\n}\n");
+    assert_eq!(program.json(&["config", "get", "tick", "--version", "1"])["config"]["operational"]["interval"], 5);
+    let out = program.ok(&["config", "diff", "tick", "1"]);
+    assert!(out.starts_with("--- tick v1\n+++ tick v2\n@@"), "{out}");
+    assert!(out.contains("\n-    \"interval\": 5\n+    \"interval\": 6\n"), "{out}");
+    assert_eq!(program.json(&["config", "diff", "tick", "1"])["patch"][0]["op"], "replace");
+    let history = program.ok(&["config", "history", "tick"]);
+    assert_eq!(rows(&history)[2], ["1", "v1", "published", "ann", rows(&history)[2][4], "first"]);
+    assert_eq!(program.ok(&["config", "rollback", "tick"]), "tick v1, revision 3, pushed\n");
+    let out = program.ok(&["config", "status", "tick"]);
+    assert!(out.starts_with("v1, revision 3: in KV, not everybody"), "{out}");
+    assert!(program.ok(&["config", "list"]).contains("tick     v1       3"), "{}", program.ok(&["config", "list"]));
+
+    // What is refused says where, and what to try; nothing that is secret is shown.
+    let refused = program.run(&["config", "set", "tick", r#"{"db_password":"hush-hush"}"#]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("secret_detected") && refused.err.ends_with("\n  /db_password\n"), "{}", refused.err);
+    assert!(!refused.err.contains("hush-hush"));
+    let refused = program.run(&["config", "set", "tick", "{}", "--expect-version", "7"]);
+    assert!(refused.code == Some(1) && refused.err.contains("version_conflict"), "{}", refused.err);
+    let refused = program.run(&["config", "set", "tick", "{", "--json"]);
+    assert!(refused.code == Some(1) && refused.err.contains("is no JSON"), "{}", refused.err);
+    assert!(serde_json::from_str::<Value>(&refused.out).unwrap()["error"]["message"].is_string());
+    let invalid = program.run(&["config", "validate", "tick", r#"{"token":"abcdef"}"#]);
+    assert_eq!((invalid.code, invalid.out.as_str()), (Some(1), "/token: looks like a secret\n"));
+    assert_eq!(
+        program.ok(&["config", "validate", "tick", r#"{"token":"abcdef"}"#, "--not-secret", "/token"]),
+        "it would be taken\n"
+    );
+
+    let schema = r#"{"properties":{"operational":{"required":["interval"]}}}"#;
+    assert_eq!(program.ok(&["config", "schema", "set", "tick", schema]), "tick has a new schema\n");
+    assert!(program.ok(&["config", "schema", "get", "tick"]).contains("required"));
+    let refused = program.run(&["config", "set", "tick", r#"{"operational":{}}"#]);
+    assert!(refused.err.ends_with("\n  /operational: \"interval\" is a required property\n"), "{}", refused.err);
+    assert_eq!(program.ok(&["config", "schema", "set", "tick", "null"]), "tick has no schema any more\n");
+
+    // An editor that changes something, and one that doesn't.
+    let edited =
+        said(program.command(&["config", "edit", "tick", "-y"]).env("EDITOR", "sed -i s/5/9/").output().unwrap());
+    assert_eq!((edited.code, edited.out.as_str()), (Some(0), "tick v3, revision 4, pushed\n"), "{}", edited.err);
+    assert!(edited.err.contains("+    \"interval\": 9"), "the difference is shown: {}", edited.err);
+    let same = said(program.command(&["config", "edit", "tick"]).env("EDITOR", "true").output().unwrap());
+    assert_eq!((same.code, same.out.as_str()), (Some(0), "nothing changed\n"));
+    let failed = said(program.command(&["config", "edit", "tick"]).env("EDITOR", "false").output().unwrap());
+    assert!(failed.code == Some(1) && failed.err.contains("nothing was published"), "{}", failed.err);
+
+    assert_eq!(program.ok(&["config", "delete", "tick"]), "tick has no config any more, revision 5, pushed\n");
+    assert_eq!(program.run(&["config", "get", "tick"]).code, Some(1));
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    std::fs::read_to_string(folder.join(name)).unwrap()
+}
+
+#[tokio::test]
+async fn a_fleet_of_configs_as_files() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    for service in ["a", "b"] {
+        hub.ask(&format!("config.set.{service}"), json!({"config": {"z": 1, "a": [1, 2]}})).await;
+    }
+    hub.ask("config.schema.set.a", json!({"schema": {"type": "object"}})).await;
+    let out = program.ok(&["config", "export", &path]);
+    assert!(out.ends_with("0 unchanged, 3 changed\n"), "{out}");
+    assert_eq!(read(folder.path(), "b.json"), "{\n  \"a\": [\n    1,\n    2\n  ],\n  \"z\": 1\n}\n");
+    assert_eq!(program.ok(&["config", "export", &path]), "3 unchanged, 0 changed\n", "again, nothing to commit");
+    assert_eq!(program.ok(&["config", "import", &path]), "3 unchanged, 0 changed\n");
+
+    std::fs::write(folder.path().join("b.json"), r#"{"z": 2}"#).unwrap();
+    std::fs::write(folder.path().join("c.json"), r#"{"new": true}"#).unwrap();
+    let plan = program.ok(&["config", "import", &path, "--dry-run"]);
+    assert!(
+        plan.contains("-  \"z\": 1") && plan.contains("+  \"z\": 2") && plan.contains("c config created"),
+        "{plan}"
+    );
+    assert_eq!(hub.ask("config.get.b", "").await["config"]["z"], 1, "a plan changes nothing");
+    let out = program.ok(&["config", "import", &path]);
+    assert!(out.contains("b config updated, v2\nc config created, v1\n"), "{out}");
+    assert_eq!(hub.ask("config.get.b", "").await["config"], json!({"z": 2}));
+
+    // One that can't be read changes nothing at all; one that is refused, nothing but itself.
+    std::fs::write(folder.path().join("a.json"), r#"{"z": 9}"#).unwrap();
+    std::fs::write(folder.path().join("c.json"), "{").unwrap();
+    let refused = program.run(&["config", "import", &path]);
+    assert!(refused.code == Some(1) && refused.err.contains("nothing was changed"), "{}", refused.err);
+    assert_eq!(hub.ask("config.get.a", "").await["config"]["z"], 1);
+    std::fs::write(folder.path().join("c.json"), r#"{"password": "hush-hush"}"#).unwrap();
+    let refused = program.run(&["config", "import", &path]);
+    assert!(refused.code == Some(1) && refused.err.contains("c: secret_detected"), "{}", refused.err);
+    assert_eq!(hub.ask("config.get.a", "").await["config"]["z"], 9);
+    std::fs::remove_file(folder.path().join("c.json")).unwrap();
+    let out = program.ok(&["config", "import", &path, "--prune"]);
+    assert!(out.contains("c config deleted"), "{out}");
+    assert!(
+        program.ok(&["config", "export", &path, "--prune"]).ends_with("1 unchanged, 2 changed\n"),
+        "as it writes them"
+    );
+    assert!(program.ok(&["config", "export", &path, "--prune"]).ends_with("3 unchanged, 0 changed\n"));
+}
+
+#[tokio::test]
+async fn the_fleet_at_a_glance() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("register.web", json!({"instance_id": "1", "dependencies": ["store"]})).await;
+    hub.ask("register.store", json!({"instance_id": "1", "dependencies": ["disk"]})).await;
+    let out = program.ok(&["status"]);
+    assert!(
+        out.starts_with("services    ") && out.contains("\ninstances   ") && out.contains("\nalerts      "),
+        "{out}"
+    );
+    assert!(program.json(&["status"])["services"]["total"].as_i64() >= Some(2));
+    let needs = program.ok(&["deps"]);
+    assert!(rows(&needs).contains(&vec!["web", "service", "healthy", "store"]), "{needs}");
+    assert!(rows(&needs).contains(&vec!["disk", "unknown", "unknown"]), "{needs}");
+    let dot = program.ok(&["deps", "--dot"]);
+    assert!(dot.starts_with("digraph fleet {\n") && dot.contains("\"web\" -> \"store\";"), "{dot}");
+    assert_eq!(program.ok(&["deps", "--impact", "disk"]), "directly        store\nthrough others  web\n");
+    assert!(program.ok(&["infra", "--check"]).contains("postgresql !"));
+    assert!(program.json(&["infra"])["components"].is_array());
+    assert_eq!(program.ok(&["alerts", "--service", "web"]), "all quiet\n");
+    assert_eq!(program.json(&["alerts"])["alerts"], json!([]));
+    assert!(program.ok(&["health"]).starts_with("healthy: "));
+    let refused = program.run(&["alerts", "ack", "999"]);
+    assert!(refused.code == Some(1) && refused.err.contains("not_found"), "{}", refused.err);
+}
+
+#[tokio::test]
+async fn without_an_answer_it_says_why_and_what_to_try() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    let nobody = program.run(&["services", "list", "--nats-url", "nats://127.0.0.1:1"]);
+    assert_eq!(nobody.code, Some(2));
+    assert!(nobody.err.contains("127.0.0.1:1 can't be used") && nobody.err.contains("--nats-url"), "{}", nobody.err);
+    let other = program.run(&["services", "list", "--subject-prefix", "nobody"]);
+    assert_eq!(other.code, Some(2));
+    assert!(other.err.contains("no hub listens on nobody.services.list"), "{}", other.err);
+    let usage = program.run(&["config", "get"]);
+    assert!(usage.code == Some(2) && usage.err.contains("Usage:"), "{}", usage.err);
+    let none = program.run(&["top"]);
+    assert!(none.code == Some(1) && none.err.contains("needs a terminal"), "{}", none.err);
+
+    // A context of the nats command line.
+    let home = tempfile::tempdir().unwrap();
+    let contexts = home.path().join("nats/context");
+    std::fs::create_dir_all(&contexts).unwrap();
+    let context = json!({"description": "here", "url": program.options.nats_url, "unknown_field": 1});
+    std::fs::write(contexts.join("here.json"), context.to_string()).unwrap();
+    let run = |name: &str| {
+        let args = ["services", "list", "--nats-url", "nats://127.0.0.1:1", "--context", name];
+        said(program.command(&args).env("XDG_CONFIG_HOME", home.path()).output().unwrap())
+    };
+    assert_eq!(run("here").code, Some(0));
+    let missing = run("there");
+    assert!(missing.code == Some(2) && missing.err.contains("nats context ls"), "{}", missing.err);
+    assert_eq!(run("../here").code, Some(2));
+}
+
+#[test]
+fn it_describes_itself() {
+    let run = |args: &[&str]| said(Command::new(executable()).args(args).output().unwrap());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]);
+        assert!(script.code == Some(0) && script.out.contains("central-hub"), "{}", script.err);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["man", "--folder", &folder.path().display().to_string()]).code, Some(0));
+    for page in ["central-hub.1", "central-hub-config-set.1", "central-hub-top.1"] {
+        assert!(folder.path().join(page).exists(), "{page}");
+    }
+    // A reader that has seen enough is no failure.
+    let mut piped = Command::new("sh");
+    piped.arg("-c").arg(format!("{} man | head -n 1; exit ${{PIPESTATUS:-0}}", executable().display()));
+    assert_eq!(piped.output().unwrap().status.code(), Some(0));
+}

@@ -1,0 +1,118 @@
+//! `central-hub top` in a pseudo-terminal: what the screen shows, and what its keys do.
+
+use std::io::{Read as _, Write};
+use std::sync::{Arc, Mutex};
+
+use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
+use serde_json::json;
+
+use crate::ask::{Hub, SOON};
+use crate::stack::{eventually, executable};
+
+const SIZE: PtySize = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+
+/// The program on a terminal of 80 × 24.
+struct Top {
+    screen: Arc<Mutex<vt100::Parser>>,
+    keys: Box<dyn Write + Send>,
+    child: Box<dyn Child + Send + Sync>,
+    _master: Box<dyn portable_pty::MasterPty + Send>,
+}
+
+impl Top {
+    fn start(hub: &Hub) -> Top {
+        let options = hub.process.options();
+        let pair = native_pty_system().openpty(SIZE).unwrap();
+        let mut command = CommandBuilder::new(executable());
+        command.arg("top");
+        command.env("TERM", "xterm-256color");
+        command.env("CENTRAL_HUB_NATS_URL", &options.nats_url);
+        command.env("CENTRAL_HUB_SUBJECT_PREFIX", &options.prefix);
+        command.env("CENTRAL_HUB_BUCKET_PREFIX", &options.prefix);
+        let child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let screen =
+            Arc::new(Mutex::new(vt100::Parser::new(SIZE.rows.try_into().unwrap(), SIZE.cols.try_into().unwrap(), 0)));
+        let mut output = pair.master.try_clone_reader().unwrap();
+        let drawn = Arc::clone(&screen);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
+                drawn.lock().unwrap().process(&buffer[..count]);
+            }
+        });
+        Top { screen, keys: pair.master.take_writer().unwrap(), child, _master: pair.master }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    fn text(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    /// Waits until the screen shows all of this.
+    async fn shows(&self, texts: &[&str]) {
+        eventually(SOON, || async {
+            let text = self.text();
+            if texts.iter().all(|wanted| text.contains(wanted)) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+
+    async fn shows_no(&self, gone: &str) {
+        eventually(SOON, || async { if self.text().contains(gone) { Err(self.text()) } else { Ok(()) } }).await;
+    }
+}
+
+impl Drop for Top {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+#[tokio::test]
+async fn the_fleet_is_shown_live_and_the_keys_work() {
+    let hub = Hub::fresh().await;
+    for (service, instance) in [("tick", "1"), ("tick", "2"), ("risk", "1")] {
+        hub.ask(&format!("register.{service}"), json!({"instance_id": instance, "version": "1.2"})).await;
+    }
+    hub.ask("config.set.tick", json!({"config": {"n": 1}})).await;
+    hub.ask("config.set.tick", json!({"config": {"n": 2}})).await;
+    let mut top = Top::start(&hub);
+    top.shows(&["3 services, 4 instances", "tick", "2/2", "v2 0/2", "timeline", "config published"]).await;
+    assert!(!top.text().contains("not live"), "{}", top.text());
+
+    // What happens shows by itself.
+    for instance in ["1", "2"] {
+        let says = json!({"instance_id": instance, "config_revision": 2, "config_version": 2, "metrics": {"cpu": 0.5}});
+        hub.ask("heartbeat.tick", says).await;
+    }
+    top.shows(&["v2 2/2"]).await;
+    hub.ask("heartbeat.risk", json!({"status": "down"})).await;
+    top.shows(&["1 down", "risk", "0/1", "service down"]).await;
+    top.shows(&["critical", "risk is down"]).await;
+
+    // Filter, look into a service, take an instance out of use after a yes, roll its config back.
+    top.press("/tic\r");
+    top.shows_no("0/1").await;
+    top.press("\r");
+    top.shows(&["tick: config v2, revision 2, converged", "INSTANCE", "HEARD", "cpu"]).await;
+    top.press("d");
+    top.shows(&["take tick.1 out of use? (y/n)"]).await;
+    top.press("n");
+    top.shows_no("(y/n)").await;
+    top.press("dy");
+    top.shows(&["tick.1 is out of use", "draining"]).await;
+    top.press("ry");
+    top.shows(&["tick has v1 again, revision 3"]).await;
+    assert_eq!(hub.ask("config.get.tick", "").await["version"], 1);
+    top.press("?");
+    top.shows(&["only services whose name contains what follows"]).await;
+    top.press("x");
+    top.press("q");
+    let status = eventually(SOON, || std::future::ready(top.child.try_wait().unwrap())).await;
+    assert!(status.success(), "{status:?}");
+}
