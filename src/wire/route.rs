@@ -491,7 +491,7 @@ routes! {
         fields: &[SERVICE],
         errors: &[ErrorCode::NotFound],
         request: "",
-        reply: r#"{"name":"nats","direct":["tick-aggregator"],"transitive":["feature-engineering","tick-aggregator"]}"#,
+        reply: r#"{"name":"tick-aggregator","direct":["feature-engineering"],"transitive":["feature-engineering","order-execution"]}"#,
     }
     AlertsList {
         name: "alerts-list",
