@@ -221,8 +221,16 @@ pub async fn uptime(args: UptimeArgs) -> Result<(), Failure> {
             session.show(&request, one_uptime).await
         }
         None => {
-            let request = UptimeOfAll { window_seconds, ..UptimeOfAll::default() };
-            session.show(&request, all_uptimes).await
+            let mut request = UptimeOfAll { window_seconds, ..UptimeOfAll::default() };
+            let mut all = session.call(&request).await?;
+            while all.next_cursor.is_some() {
+                request.cursor = all.next_cursor.take();
+                let page = session.call(&request).await?;
+                all.services.extend(page.services);
+                all.components.extend(page.components);
+                all.next_cursor = page.next_cursor;
+            }
+            session.out.print(&all, |out| all_uptimes(&all, out))
         }
     }
 }
@@ -288,7 +296,7 @@ pub struct MetricsArgs {
 /// # Errors
 /// [`Failure`].
 pub async fn metrics(args: MetricsArgs) -> Result<(), Failure> {
-    let request = Metrics {
+    let mut request = Metrics {
         service_name: args.service,
         metric_type: args.metric,
         instance_id: args.instance,
@@ -297,7 +305,15 @@ pub async fn metrics(args: MetricsArgs) -> Result<(), Failure> {
         limit: None,
         cursor: None,
     };
-    args.hub.connect().await?.show(&request, series).await
+    let session = args.hub.connect().await?;
+    let mut all = session.call(&request).await?;
+    while all.next_cursor.is_some() {
+        request.cursor = all.next_cursor.take();
+        let page = session.call(&request).await?;
+        all.series.extend(page.series);
+        all.next_cursor = page.next_cursor;
+    }
+    session.out.print(&all, |out| series(&all, out))
 }
 
 fn series(all: &MetricSeries, _: &Out) -> String {

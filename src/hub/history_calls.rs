@@ -5,28 +5,38 @@ use time::OffsetDateTime;
 use super::Hub;
 use super::calls::PAGE_MARGIN;
 use super::serve::explain;
-use crate::domain::name::ServiceName;
+use crate::domain::name::{InstanceId, ServiceName};
 use crate::wire::fleet::{Fleet, FleetStatus};
 use crate::wire::metrics::{MAX_SERIES, MetricSeries, Metrics};
 use crate::wire::timeline::{Timeline, TimelinePage};
 use crate::wire::uptime::{DEFAULT_WINDOW_SECONDS, Uptime, UptimeKind, UptimeOf, UptimeOfAll, Uptimes};
 use crate::wire::{Error, ErrorCode};
 
+/// How cursors begin, so that one of another list is told apart: no name has a slash.
+const METRIC: &str = "metric/";
+const SERVICE: &str = "service/";
+const COMPONENT: &str = "component/";
+
 impl Hub {
     pub(super) async fn fleet_status(&self, _: FleetStatus) -> Result<Fleet, Error> {
-        self.store.fleet().await.map_err(|error| explain(&error, "status", None))
+        let failed = |error| explain(&error, "status", None);
+        let fleet = self.store.fleet().await.map_err(failed)?;
+        Ok(Fleet { infra: self.with_uptimes(fleet.infra).await.map_err(failed)?, ..fleet })
     }
 
-    pub(super) async fn metrics(&self, request: Metrics) -> Result<MetricSeries, Error> {
+    pub(super) async fn metrics(&self, mut request: Metrics) -> Result<MetricSeries, Error> {
+        if let Some(cursor) = request.cursor.take() {
+            request.cursor = Some(cursor.strip_prefix(METRIC).ok_or_else(bad_cursor)?.to_owned());
+        }
         let service = &request.service_name;
         let failed = |error| explain(&error, "metrics", Some(service.as_str()));
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default).min(MAX_SERIES);
         let (series, cut) = self.store.metrics(&request, limit as usize).await.map_err(failed)?;
         if series.is_empty() && !self.store.is_known(service, request.instance_id.as_ref()).await.map_err(failed)? {
-            return Err(unknown(service));
+            return Err(unknown(service, request.instance_id.as_ref()));
         }
         let (series, more) = self.page(series, limit);
-        let last = series.last().map(|last| last.metric_type.clone());
+        let last = series.last().map(|last| format!("{METRIC}{}", last.metric_type));
         Ok(MetricSeries { next_cursor: last.filter(|_| cut || more), series })
     }
 
@@ -44,7 +54,7 @@ impl Hub {
                 return Ok(self.newest_transitions(found));
             }
         }
-        Err(unknown(name))
+        Err(unknown(name, request.instance_id.as_ref()))
     }
 
     /// Leaves out the oldest transitions where a message couldn't carry all.
@@ -60,27 +70,31 @@ impl Hub {
         let failed = |error| explain(&error, "uptime", None);
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
         let window_seconds = request.window_seconds.unwrap_or(DEFAULT_WINDOW_SECONDS);
-        let (kind, after) = match request.cursor.as_deref().map(|cursor| cursor.split_once('.')) {
-            None => (UptimeKind::Service, ""),
-            Some(Some(("service", name))) => (UptimeKind::Service, name),
-            Some(Some(("component", name))) => (UptimeKind::Component, name),
-            Some(_) => return Err(bad_cursor()),
+        let cursor = request.cursor.as_deref();
+        let (service, component) = match cursor {
+            None => (Some(""), ""),
+            Some(cursor) => (cursor.strip_prefix(SERVICE), cursor.strip_prefix(COMPONENT).unwrap_or_default()),
         };
+        if cursor.is_some_and(|cursor| service.is_none() && !cursor.starts_with(COMPONENT)) {
+            return Err(bad_cursor());
+        }
         // One more than asked for, to tell whether more follow: services first, then components.
-        let (mut rows, mut after_component) = (Vec::new(), after);
-        if kind == UptimeKind::Service {
-            rows = self.store.uptimes(kind, after, limit + 1, window_seconds).await.map_err(failed)?;
-            after_component = "";
+        let (mut rows, mut cut) = (Vec::new(), false);
+        if let Some(after) = service {
+            (rows, cut) =
+                self.store.uptimes(UptimeKind::Service, after, limit + 1, window_seconds).await.map_err(failed)?;
         }
         let room = (limit + 1).saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        if room > 0 {
-            let components = self.store.uptimes(UptimeKind::Component, after_component, room, window_seconds).await;
-            rows.extend(components.map_err(failed)?);
+        if room > 0 && !cut {
+            let found = self.store.uptimes(UptimeKind::Component, component, room, window_seconds).await;
+            let (components, cut_there) = found.map_err(failed)?;
+            rows.extend(components);
+            cut = cut_there;
         }
         let (rows, more) = self.page(rows, limit);
-        let last = rows.last().filter(|_| more).map(|last| match last.kind {
-            UptimeKind::Component => format!("component.{}", last.service_name),
-            UptimeKind::Service | UptimeKind::Instance => format!("service.{}", last.service_name),
+        let last = rows.last().filter(|_| cut || more).map(|last| match last.kind {
+            UptimeKind::Component => format!("{COMPONENT}{}", last.service_name),
+            UptimeKind::Service | UptimeKind::Instance => format!("{SERVICE}{}", last.service_name),
         });
         let (components, services) = rows.into_iter().partition(|row| row.kind == UptimeKind::Component);
         Ok(Uptimes { window_seconds, services, components, next_cursor: last })
@@ -111,7 +125,13 @@ fn bad_cursor() -> Error {
     Error::field("cursor", "must be a next_cursor of this list")
 }
 
-fn unknown(name: &ServiceName) -> Error {
+fn unknown(name: &ServiceName, instance: Option<&InstanceId>) -> Error {
     let next = "hub.services.list tells who is registered, hub.uptime who was";
-    Error::new(ErrorCode::NotFound, format!("nothing is known of {name}, or of that instance of it: {next}"))
+    match instance {
+        None => Error::new(ErrorCode::NotFound, format!("nothing is known of {name}: {next}")),
+        Some(instance) => {
+            Error::new(ErrorCode::NotFound, format!("nothing is known of an instance {instance} of {name}: {next}"))
+                .with("field", "instance_id")
+        }
+    }
 }

@@ -8,9 +8,9 @@ use super::Hub;
 use super::serve::explain;
 use crate::store::StoreError;
 use crate::store::infra::Checked;
-use crate::wire::Error;
 use crate::wire::infra::{Component, Infra, InfraCheck, InfraStatus};
 use crate::wire::uptime::{DEFAULT_WINDOW_SECONDS, UptimeKind};
+use crate::wire::{Error, ErrorCode};
 
 impl Hub {
     pub(super) async fn infra_status(&self, _: InfraStatus) -> Result<Infra, Error> {
@@ -35,9 +35,14 @@ impl Hub {
     }
 
     /// The components with their uptimes of the last 24 hours.
-    async fn with_uptimes(&self, mut components: Vec<Component>) -> Result<Vec<Component>, StoreError> {
+    pub(super) async fn with_uptimes(&self, mut components: Vec<Component>) -> Result<Vec<Component>, StoreError> {
         let names: Vec<&str> = components.iter().map(|component| component.component_name.as_str()).collect();
-        let uptimes = self.store.uptimes_of(UptimeKind::Component, &names, DEFAULT_WINDOW_SECONDS).await?;
+        let found = self.store.uptimes_of(UptimeKind::Component, &names, DEFAULT_WINDOW_SECONDS).await;
+        let (uptimes, _) = match found {
+            // Those that flap too much to be added up are told all the same.
+            Err(StoreError::Refused(refusal)) if refusal.code == ErrorCode::TooLarge => (Vec::new(), true),
+            found => found?,
+        };
         let uptimes: HashMap<_, _> =
             uptimes.into_iter().map(|uptime| (uptime.service_name, uptime.uptime_pct)).collect();
         for component in &mut components {

@@ -42,6 +42,9 @@ pub struct Leader {
     pub leads: Arc<AtomicBool>,
     /// The leadership that is in force, as far as this replica knows.
     pub token: watch::Sender<Option<Token>>,
+    /// Whether it listens. As long as it does, NATS takes a heartbeat for delivered even where nobody answers it; so it
+    /// listens only while this replica answers, too.
+    pub listens: watch::Sender<bool>,
     /// Wakes the outbox.
     pub committed: Arc<Notify>,
     /// Wakes the pass over alerts.
@@ -81,12 +84,21 @@ impl Leader {
                 () = listen(&mut term.listener, started) => continue,
                 () = stop.cancelled() => break,
             }
-            if let Err(error) = self.pass(&mut term, started).await {
+            let passed = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                passed = self.pass(&mut term, started) => passed,
+            };
+            if let Err(error) = passed {
                 term.hearing.interrupt();
                 tracing::debug!(cause = %error.chain(), "the leader's pass will be tried again");
             }
+            if term.token.is_none() {
+                self.listen_no_more(&mut term).await;
+            }
             self.tell_leadership(term.token);
         }
+        self.listen_no_more(&mut term).await;
         if term.token.is_some()
             && let Err(error) = self.store.release_lease().await
         {
@@ -94,6 +106,13 @@ impl Leader {
         }
         self.token.send_replace(None);
         self.leads.store(false, Ordering::Relaxed);
+    }
+
+    async fn listen_no_more(&self, term: &mut Term) {
+        if let Some(listener) = term.listener.take() {
+            listener.stop().await;
+        }
+        self.listens.send_replace(false);
     }
 
     fn tell_leadership(&self, token: Option<Token>) {
@@ -111,13 +130,11 @@ impl Leader {
             term.hearing.interrupt();
             term.token = acquired;
         }
-        let Some(token) = acquired else {
-            term.listener = None;
-            return Ok(());
-        };
+        let Some(token) = acquired else { return Ok(()) };
         // A server that stands still, or a network that swallows everything, looks like a connection on which nobody beats.
         let heard = async {
             if term.listener.is_none() {
+                self.listens.send_replace(true);
                 let (client, subject) = (&self.requests.client, &self.heartbeats);
                 term.listener = Some(Listener::start(client, subject, &self.inboxes, &self.settings).await?);
             }

@@ -43,6 +43,11 @@ impl Listener {
         })
     }
 
+    /// Ends the subscription, before whatever is asked of the server next.
+    pub async fn stop(mut self) {
+        let _ = self.subscriber.unsubscribe().await;
+    }
+
     /// What it heard, by the clock that its callers gave.
     pub fn overheard(&self) -> &Overheard {
         &self.overheard

@@ -109,6 +109,8 @@ pub struct Hub {
     leads: Arc<AtomicBool>,
     /// Whether this replica takes part in the queue groups.
     takes_part: watch::Sender<bool>,
+    /// Whether this replica, as the leader, listens to all heartbeats.
+    listens: watch::Sender<bool>,
     started: Instant,
 }
 
@@ -132,9 +134,8 @@ pub async fn run(options: Options, ready: oneshot::Sender<()>, shutdown: Cancell
 /// A hub that serves, and what it takes to stop it.
 struct Running {
     hub: Arc<Hub>,
-    /// It competes for the leadership while this isn't cancelled.
+    /// The leadership is competed for while this isn't cancelled.
     leading: CancellationToken,
-    leaders: TaskTracker,
     /// Requests are taken while this isn't cancelled.
     serving: CancellationToken,
     /// The subscriptions, and the work that they started.
@@ -199,6 +200,7 @@ impl Running {
             leads,
             inspector,
             takes_part: watch::Sender::new(true),
+            listens: watch::Sender::new(false),
             started: Instant::now(),
             options,
             store,
@@ -213,7 +215,6 @@ impl Running {
         let mut running = Self {
             hub,
             leading: CancellationToken::new(),
-            leaders: TaskTracker::new(),
             serving: CancellationToken::new(),
             subscriptions: TaskTracker::new(),
             requests: TaskTracker::new(),
@@ -226,8 +227,9 @@ impl Running {
             give_up: CancellationToken::new(),
         };
         running.start_projection(&services, &infra);
-        running.start_passes(heartbeat_writer, settings_keeper, interruptions);
+        running.start_passes(heartbeat_writer, settings_keeper);
         running.start_serving(started_at).await?;
+        running.start_leader(interruptions);
         Ok(running)
     }
 
@@ -280,8 +282,8 @@ impl Running {
         });
     }
 
-    /// The hub's own settings, the writer of heartbeats, the leader's work, and this replica's own record.
-    fn start_passes(&self, writer: HeartbeatWriter, keeper: SettingsKeeper, interruptions: Arc<Interruptions>) {
+    /// The hub's own settings, the writer of heartbeats, what replicas tell each other, and this replica's own record.
+    fn start_passes(&self, writer: HeartbeatWriter, keeper: SettingsKeeper) {
         let hub = &self.hub;
         let applied = keeper.applied();
         let (keeper, stop) = (Arc::new(keeper), self.passing.clone());
@@ -295,26 +297,6 @@ impl Running {
         supervise(&self.passes, "heartbeats", move || {
             let (writer, stop) = (Arc::clone(&writer), stop.clone());
             async move { writer.lock().await.run(stop).await }
-        });
-        let (token, leadership) = watch::channel(None);
-        let alerts = Arc::new(AlertPass::new(hub.store.clone(), hub.settings.clone(), leadership, &hub.committed));
-        let leader = Arc::new(Leader {
-            store: hub.store.clone(),
-            requests: hub.requests.clone(),
-            heartbeats: Endpoint::Heartbeat.subject(&hub.options.subject_prefix, None),
-            inboxes: hub.options.inboxes.clone(),
-            settings: hub.settings.clone(),
-            interruptions,
-            deaf: Throttle::new(Duration::from_secs(10)),
-            leads: Arc::clone(&hub.leads),
-            token,
-            committed: Arc::clone(&hub.committed),
-            alerts: alerts.wake(),
-        });
-        let stop = self.leading.clone();
-        supervise(&self.leaders, "leader", move || {
-            let (leader, stop) = (Arc::clone(&leader), stop.clone());
-            async move { leader.run(stop).await }
         });
         let retention = Arc::new(Retention {
             store: hub.store.clone(),
@@ -331,11 +313,6 @@ impl Running {
         supervise(&self.passes, "inspector", move || {
             let (hub, stop) = (Arc::clone(&inspecting), stop.clone());
             async move { hub.inspector.run(stop).await }
-        });
-        let stop = self.passing.clone();
-        supervise(&self.passes, "alerts", move || {
-            let (alerts, stop) = (Arc::clone(&alerts), stop.clone());
-            async move { alerts.run(stop).await }
         });
         let peers = Arc::new(Peers {
             store: hub.store.clone(),
@@ -364,6 +341,37 @@ impl Running {
         });
     }
 
+    /// The leader's work: once this replica serves, since its leader listens.
+    fn start_leader(&self, interruptions: Arc<Interruptions>) {
+        let hub = &self.hub;
+        let (token, leadership) = watch::channel(None);
+        let alerts = Arc::new(AlertPass::new(hub.store.clone(), hub.settings.clone(), leadership, &hub.committed));
+        let leader = Arc::new(Leader {
+            store: hub.store.clone(),
+            requests: hub.requests.clone(),
+            heartbeats: Endpoint::Heartbeat.subject(&hub.options.subject_prefix, None),
+            inboxes: hub.options.inboxes.clone(),
+            settings: hub.settings.clone(),
+            interruptions,
+            deaf: Throttle::new(Duration::from_secs(10)),
+            leads: Arc::clone(&hub.leads),
+            token,
+            listens: hub.listens.clone(),
+            committed: Arc::clone(&hub.committed),
+            alerts: alerts.wake(),
+        });
+        let stop = self.leading.clone();
+        supervise(&self.passes, "leader", move || {
+            let (leader, stop) = (Arc::clone(&leader), stop.clone());
+            async move { leader.run(stop).await }
+        });
+        let stop = self.passing.clone();
+        supervise(&self.passes, "alerts", move || {
+            let (alerts, stop) = (Arc::clone(&alerts), stop.clone());
+            async move { alerts.run(stop).await }
+        });
+    }
+
     async fn start_serving(&mut self, started_at: OffsetDateTime) -> Result<(), HubError> {
         let client = &self.hub.requests.client;
         discovery::serve(&self.hub, client, started_at, &self.subscriptions, &self.serving).await?;
@@ -389,10 +397,12 @@ impl Running {
             tokio::time::sleep(deadline).await;
             give_up.cancel();
         });
+        // First: while the leader listens to all heartbeats, the server has somebody to give them to, and a caller would
+        // wait for an answer instead of hearing that nobody is there.
+        self.leading.cancel();
+        let mut listens = self.hub.listens.subscribe();
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, listens.wait_for(|listens| !listens)).await;
         for (token, tasks) in [
-            // First: while the leader listens to all heartbeats, the server has somebody to give them to, and a caller would
-            // wait for an answer instead of hearing that nobody is there.
-            (Some(&self.leading), &self.leaders),
             (Some(&self.serving), &self.subscriptions),
             (None, &self.requests),
             (Some(&self.passing), &self.passes),

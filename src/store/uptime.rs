@@ -10,8 +10,8 @@ use crate::domain::uptime::{Change, Tally, Window};
 use crate::wire::uptime::{MAX_TRANSITIONS, Transition, Uptime, UptimeKind};
 use crate::wire::{Error, ErrorCode};
 
-/// Transitions that are read for one answer at the most: about what Postgres can sort and send before it is given up.
-const MAX_READ: i64 = 100_000;
+/// Transitions that are read for one answer at the most: what Postgres sorts and sends well before it is given up.
+const MAX_READ: i64 = 50_000;
 
 impl Store {
     /// For how much of the last `seconds` something was up; `None` when it was never known. A service's uptime, or that of
@@ -27,22 +27,22 @@ impl Store {
         seconds: f64,
     ) -> Result<Option<Uptime>, StoreError> {
         let question = Question { kind, instance, seconds, kept: MAX_TRANSITIONS };
-        let found = self.tally(&question, &[name.as_str()]).await?;
-        Ok(found.into_iter().next().filter(|found| found.known).map(|found| found.uptime))
+        let tallies = self.tally(&question, &[name.as_str()]).await?;
+        Ok(tallies.found.into_iter().next().filter(|found| found.known).map(|found| found.uptime))
     }
 
     /// The uptimes, by name, of up to `limit` services or components after the name `after` that were there within the last
-    /// `seconds`.
+    /// `seconds`; fewer where they changed too often to be added up at once, and whether they did.
     ///
     /// # Errors
-    /// As [`Store::uptime`].
+    /// As [`Store::uptime`], of the first.
     pub async fn uptimes(
         &self,
         kind: UptimeKind,
         after: &str,
         limit: u32,
         seconds: f64,
-    ) -> Result<Vec<Uptime>, StoreError> {
+    ) -> Result<(Vec<Uptime>, bool), StoreError> {
         let turn = self.turn().await?;
         let rows = self.query(sql::UPTIME_NAMES, &[&subject(kind), &after, &seconds, &i64::from(limit)]).await?;
         drop(turn);
@@ -50,19 +50,25 @@ impl Store {
         self.uptimes_of(kind, &names, seconds).await
     }
 
-    /// The uptimes of these services or components within the last `seconds`, in the order given, as far as they are known;
-    /// without their transitions.
+    /// The uptimes of these services or components within the last `seconds`, in the order given, as far as they are known,
+    /// without their transitions; cut as [`Store::uptimes`] is.
     ///
     /// # Errors
-    /// As [`Store::uptime`].
-    pub async fn uptimes_of(&self, kind: UptimeKind, names: &[&str], seconds: f64) -> Result<Vec<Uptime>, StoreError> {
+    /// As [`Store::uptimes`].
+    pub async fn uptimes_of(
+        &self,
+        kind: UptimeKind,
+        names: &[&str],
+        seconds: f64,
+    ) -> Result<(Vec<Uptime>, bool), StoreError> {
         let question = Question { kind, instance: None, seconds, kept: 0 };
-        let found = self.tally(&question, names).await?;
+        let tallies = self.tally(&question, names).await?;
         let without = |found: Found| Uptime { transitions: None, truncated: false, ..found.uptime };
-        Ok(found.into_iter().filter(|found| found.known).map(without).collect())
+        let known = tallies.found.into_iter().filter(|found| found.known);
+        Ok((known.map(without).collect(), tallies.read > MAX_READ))
     }
 
-    async fn tally(&self, question: &Question<'_>, names: &[&str]) -> Result<Vec<Found>, StoreError> {
+    async fn tally<'q>(&self, question: &'q Question<'_>, names: &[&str]) -> Result<Tallies<'q>, StoreError> {
         let instance = question.instance.map(InstanceId::as_str);
         let params: super::Params<'_> =
             &[&subject(question.kind), &names, &question.seconds, &instance, &(MAX_READ + 1)];
@@ -70,8 +76,15 @@ impl Store {
         let start = || Tallies { question, current: None, found: Vec::new(), read: 0 };
         let mut tallies = self.fold(sql::UPTIME_TRANSITIONS, params, start, Tallies::take).await?;
         tallies.finish()?;
-        Ok(tallies.found)
+        Ok(tallies)
     }
+}
+
+fn too_many() -> StoreError {
+    let rule =
+        format!("more than {MAX_READ} changes of status lie within it; ask for a shorter one, or for one instance_id");
+    let error = Error::new(ErrorCode::TooLarge, format!("window_seconds: {rule}"));
+    error.with("field", "window_seconds").with("limit", MAX_READ).into()
 }
 
 /// What transitions call it.
@@ -107,9 +120,9 @@ impl Tallies<'_> {
     fn take(&mut self, row: &Row) -> Result<(), StoreError> {
         self.read += 1;
         if self.read > MAX_READ {
-            let rule = format!("more than {MAX_READ} changes of status lie within it; ask for a shorter one");
-            let error = Error::new(ErrorCode::TooLarge, format!("window_seconds: {rule}, or for a smaller page"));
-            return Err(error.with("field", "window_seconds").with("limit", MAX_READ).into());
+            // The last row, and perhaps not the last one of its name: that one is for the next page.
+            self.current = None;
+            return if self.found.is_empty() { Err(too_many()) } else { Ok(()) };
         }
         let name: &str = row.get("name");
         if self.current.as_ref().is_none_or(|(current, ..)| current != name) {

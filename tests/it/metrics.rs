@@ -108,7 +108,7 @@ async fn heartbeats_show_in_metrics_at_once() {
             "known, and measured nothing"
         );
     }
-    hub.refused("metrics.a", json!({"instance_id": "j"}), "not_found", None).await;
+    hub.refused("metrics.a", json!({"instance_id": "j"}), "not_found", "instance_id").await;
     for cpu in [0.25, 0.75, 0.5] {
         hub.ask("heartbeat.a", json!({"metrics": {"cpu": cpu}})).await;
     }
@@ -134,6 +134,8 @@ async fn heartbeats_show_in_metrics_at_once() {
         (json!({"metric_type": "a b"}), "metric_type"),
         (json!({"instance_id": ""}), "instance_id"),
         (json!({"limit": 0}), "limit"),
+        (json!({"cursor": "service/a"}), "cursor"),
+        (json!({"cursor": "cpu"}), "cursor"),
         (json!({"until": 1}), "until"),
     ] {
         hub.refused("metrics.a", &body, "bad_request", field).await;

@@ -115,8 +115,8 @@ async fn a_window_says_what_it_covers() {
     assert_eq!(component("kafka").get("uptime_pct_24h"), None, "it has no target here: nobody knows");
 
     hub.refused("uptime.nobody", "", "not_found", None).await;
-    hub.refused("uptime.young", json!({"instance_id": "j"}), "not_found", None).await;
-    hub.refused("uptime.queue", json!({"instance_id": "i"}), "not_found", None).await;
+    hub.refused("uptime.young", json!({"instance_id": "j"}), "not_found", "instance_id").await;
+    hub.refused("uptime.queue", json!({"instance_id": "i"}), "not_found", "instance_id").await;
     for window in [json!(0), json!(0.5), json!(34_560_001), json!("1h")] {
         hub.refused("uptime.young", json!({"window_seconds": window}), "bad_request", "window_seconds").await;
     }
@@ -154,7 +154,9 @@ async fn a_window_says_what_it_covers() {
         }
         assert_eq!(found, [&["central-hub", "old", "young"], &own[..], &["queue"]].concat(), "{limit} a page");
     }
-    hub.refused("uptime", json!({"cursor": "nowhere"}), "bad_request", "cursor").await;
+    for cursor in ["nowhere", "service.old", "metric/cpu", "1767607200123456-42"] {
+        hub.refused("uptime", json!({"cursor": cursor}), "bad_request", "cursor").await;
+    }
 }
 
 /// What the hub itself writes: each change of a status by registrations, heartbeats and goodbyes is one transition.
@@ -233,20 +235,30 @@ async fn flapping_is_bounded() {
     assert!(transitions[0]["at"].as_str() < transitions[999]["at"].as_str(), "the newest ones, oldest first");
     assert!((uptime["down_seconds"].as_f64().unwrap() - 125.0).abs() < 1.0, "{}", uptime["down_seconds"]);
 
+    // A page ends before one that changed too often; that one alone is refused.
     let too_many = "INSERT INTO status_transitions (subject, name, instance_id, status, at, until)
-        SELECT 'instance', 'crowd', 'i' || g, 'healthy', now() - interval '1 minute', 'infinity' FROM generate_series(0, 100000) AS g";
+        SELECT 'instance', 'crowd', 'i' || g, 'healthy', now() - interval '1 minute', 'infinity'
+        FROM generate_series(0, 50000) AS g";
     client.batch_execute(too_many).await.unwrap();
-    for subject in ["uptime.crowd", "uptime"] {
-        // On a machine that is busy Postgres may need longer for so many than the hub waits for it.
-        let refusal = eventually(SOON, || async {
-            let refusal = hub.send(subject, "").await.result().expect_err("too many");
-            if refusal.code == "unavailable" { Err(refusal) } else { Ok(refusal) }
+    // On a machine that is busy Postgres may need longer for so many than the hub waits for it.
+    let answered = async |subject: &str, body: Value| {
+        eventually(SOON * 2, || async {
+            let answer = hub.send(subject, body.to_string()).await.result();
+            if matches!(&answer, Err(refusal) if refusal.code == "unavailable") { Err(answer) } else { Ok(answer) }
         })
-        .await;
+        .await
+    };
+    let page = answered("uptime", json!({})).await.unwrap();
+    let hub_alone = (page["services"].as_array().unwrap().len(), &page["services"][0]["service_name"]);
+    assert_eq!((hub_alone, &page["next_cursor"]), ((1, &json!("central-hub")), &json!("service/central-hub")));
+    for (subject, body) in [("uptime.crowd", json!({})), ("uptime", json!({"cursor": page["next_cursor"]}))] {
+        let refusal = answered(subject, body).await.expect_err("too many");
         assert_eq!(refusal.code, "too_large", "{}", refusal.message);
-        assert_eq!((&refusal.details["field"], &refusal.details["limit"]), (&json!("window_seconds"), &json!(100_000)));
+        assert_eq!((&refusal.details["field"], &refusal.details["limit"]), (&json!("window_seconds"), &json!(50_000)));
     }
-    assert_eq!(hub.ask("uptime", json!({"cursor": "service.crowd"})).await["services"][0]["service_name"], "rest0");
+    assert_eq!(hub.ask("uptime", json!({"cursor": "service/crowd"})).await["services"][0]["service_name"], "rest0");
+    let one = hub.ask("uptime.crowd", json!({"instance_id": "i7"})).await;
+    assert_eq!(one["uptime_pct"], 100.0, "of one instance it can be told");
 }
 
 /// However many ask for what takes long, there are connections left for heartbeats.

@@ -109,20 +109,19 @@ struct Judged<'a> {
 /// What has to be done, at most as much as `bounds` allow.
 #[must_use]
 pub fn plan(facts: &Facts, graph: &Graph, bounds: Bounds) -> Plan {
-    let judged = judge(facts, graph);
     let mut plan = Plan::default();
-    let mut wanted = BTreeSet::new();
-    for judged in judged {
+    let (mut wanted, mut begins) = (BTreeSet::new(), Vec::new());
+    for judged in judge(facts, graph) {
         let Some(severity) = judged.severity else { continue };
         wanted.extend(judged.active.map(|active| active.id));
         match judged.active {
             Some(active) if active.severity == severity => plan.change.extend(judged.change(active)),
-            active => plan.begin.extend(judged.begin(severity, active.map(|active| active.id), graph)),
+            _ => begins.push((severity, judged)),
         }
     }
-    let by_weight = |begin: &Begin| (begin.severity, begin.cause.is_some());
-    plan.begin.sort_by_key(by_weight);
-    plan.begin.truncate(bounds.begin);
+    begins.sort_by_key(|(severity, judged)| (*severity, judged.cause.is_some()));
+    begins.truncate(bounds.begin);
+    plan.begin = begins.into_iter().filter_map(|(severity, judged)| judged.begin(severity, graph)).collect();
     let replaced: BTreeSet<i64> = plan.begin.iter().filter_map(|begin| begin.replaces).collect();
     // The alert of a forced config is begun and ended by the writes themselves.
     let ours = facts.active.iter().filter(|active| active.kind != Kind::ConfigForced).map(|active| active.id);
@@ -214,8 +213,9 @@ impl Judged<'_> {
         !self.explains.is_empty() && kinds.contains(&self.finding.kind)
     }
 
-    fn begin(mut self, severity: Severity, replaces: Option<i64>, graph: &Graph) -> Option<Begin> {
+    fn begin(mut self, severity: Severity, graph: &Graph) -> Option<Begin> {
         let Said { message, mut details } = self.finding.said.take()?;
+        let replaces = self.active.map(|active| active.id);
         if let Some(id) = replaces {
             details.insert("replaces".into(), id.into());
         }
