@@ -2,7 +2,7 @@
 # Checks, builds and tests the Python client against the built hub. What it does, in order, it says:
 #
 #   1. makes a virtual environment in .tools/python (with the system's package manager, where python3 lacks venv and pip)
-#   2. installs into it what requirements.txt pins by hash; skipped while that is unchanged
+#   2. installs into it what requirements.txt pins by hash; skipped while that is unchanged, and the folder where it was
 #   3. checks format and lints (ruff) and types (mypy --strict)
 #   4. builds the wheel and installs it, so that the tests run on what would be shipped
 #   5. builds target/debug/central-hub, unless CENTRAL_HUB_PROGRAM names another, and runs pytest on real servers
@@ -40,7 +40,7 @@ make_venv_with_own_pip() {
   "$PYTHON" -m pip --version >/dev/null 2>&1 && "$PYTHON" -m venv --clear --without-pip "$VENV" >/dev/null 2>&1
 }
 
-wanted=$({ "$PYTHON" -V; cat "$CLIENT/requirements.txt"; } | sha256sum)
+wanted=$({ "$PYTHON" -V; echo "$VENV"; cat "$CLIENT/requirements.txt"; } | sha256sum)
 if [[ $(cat "$VENV/installed" 2>/dev/null) != "$wanted" ]]; then
   say "making a virtual environment in .tools/python ($("$PYTHON" -V))"
   mkdir -p "$(dirname "$VENV")"

@@ -6,17 +6,17 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .backoff import Backoff
 from .calls import Calls, given
+from .closing import Closing
 from .errors import HubUnavailable, NotAuthorized, Overloaded, StoreUnavailable
 from .names import check_service
 from .options import ConnectionArgs
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from .client import CentralHubClient
 
@@ -41,7 +41,7 @@ class ChangeOptions(TypedDict, total=False):
     deadline: datetime | str
 
 
-class ConfigAPI:
+class ConfigAPI(Closing):
     """Configuration of services, for tools and people.
 
     Takes the address as `CentralHubClient` does, or shares the connection of ``hub``. A change that got no answer is
@@ -62,14 +62,6 @@ class ConfigAPI:
     async def close(self) -> None:
         """Ends the connection, if it is its own."""
         await self._calls.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

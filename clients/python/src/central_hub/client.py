@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .calls import Calls, given
+from .closing import Closing
 from .connection import Connection
 from .discovery import OnChange, ServicesView
 from .errors import CentralHubError, HubUnavailable, NotFound
@@ -19,7 +19,7 @@ from .registration import ConfigReporter, Metrics, Registration, Status
 from .waiting import stop, within
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
 log = logging.getLogger("central_hub")
 
@@ -27,7 +27,7 @@ _GOODBYE = 2.0
 """Seconds that a close waits for the hub to take a goodbye."""
 
 
-class CentralHubClient:
+class CentralHubClient(Closing):
     """A service's or a tool's way to a hub.
 
     ``base_url`` is the address of NATS, several separated by commas; without it ``CENTRAL_HUB_NATS_URL``, else
@@ -56,14 +56,6 @@ class CentralHubClient:
         self._attempts: set[asyncio.Task[dict[str, Any]]] = set()
         self._reporters: dict[str, ConfigReporter] = {}
         self._views: list[ServicesView] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Stops the heartbeats, says goodbye for everything that was registered here, and ends the connection.

@@ -8,13 +8,13 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff
 from .cache import LastGood, folder
 from .callbacks import Callback, Runner
 from .calls import Calls, given
+from .closing import Closing
 from .entries import Entry, Position, read_entry, read_text
 from .errors import CentralHubError, NotFound
 from .layers import Layers, Source, Weight
@@ -38,7 +38,7 @@ _PUSH_PATIENCE = 0.4
 """Seconds that a push may take after a heartbeat's answer told of it, before the key is read."""
 
 
-class ConfigClient:
+class ConfigClient(Closing):
     """Which configuration is in force for a service, in this process.
 
     Layers, the first that has an answer: the hub, the last-good file, ``safe_defaults``. The defaults also fill in
@@ -201,11 +201,6 @@ class ConfigClient:
     async def __aenter__(self) -> Self:
         await self.init_async()
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     # --- for the heartbeats -------------------------------------------------------------------------------------------
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .calls import Calls
+from .closing import Closing
 from .options import ConnectionArgs
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from .client import CentralHubClient
 
 
-class InfrastructureMonitor:
+class InfrastructureMonitor(Closing):
     """Asks the hub about the infrastructure that it watches.
 
     Takes the address as `CentralHubClient` does, or shares the connection of ``hub``. Calls raise `HubUnavailable`
@@ -49,14 +49,6 @@ class InfrastructureMonitor:
     async def close(self) -> None:
         """Ends the connection, if it is its own."""
         await self._calls.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _by_name(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
