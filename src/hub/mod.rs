@@ -249,8 +249,9 @@ impl Running {
                 projector: Arc::clone(projector),
                 sight,
             });
-            let stop = self.passing.clone();
-            supervise(&self.passes, "bucket", move || {
+            // As long as there is something to project: a bucket that is lost meanwhile is made again.
+            let stop = self.projecting.clone();
+            supervise(&self.projectors, "bucket", move || {
                 let (keeper, stop) = (Arc::clone(&keeper), stop.clone());
                 async move { keeper.run(stop).await }
             });

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use central_hub::client::HubClient;
+use central_hub::wire::bucket::Bucket;
 use central_hub::wire::config::ConfigSet;
 use serde_json::json;
 
@@ -12,6 +13,9 @@ use crate::witness::{SOON, Truth, Watcher, connect, healed, kv_agrees, replicas}
 
 /// How long a stop may take when nothing is in its way.
 const PROMPT: Duration = Duration::from_secs(5);
+
+/// The drain timeout of a hub that nobody told another.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// How much longer than the drain timeout a stop may take when something is.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -237,4 +241,23 @@ async fn while_it_still_waits_for_a_server_it_ends_at_once() {
         println!("{said}: ended after {took:?}");
         assert!(took < Duration::from_secs(1), "{said}: {took:?}");
     }
+}
+
+/// Nobody but a hub makes a bucket; so one that stops still does, for what is committed and not published.
+#[tokio::test]
+async fn a_bucket_that_is_deleted_as_it_stops_is_made_again() {
+    let options = HubOptions::fresh().await;
+    let nats = connect(&options.nats_url).await;
+    let mut hub = replicas(&options, 1).await.remove(0);
+    let client = HubClient::new(nats.clone()).with_prefix(options.prefix.clone());
+    let set = async |number: u32| {
+        let content = json!({ "number": number }).as_object().unwrap().clone();
+        client.call(&ConfigSet::new("late".parse().unwrap(), content)).await.unwrap()
+    };
+    set(1).await;
+    let bucket = Bucket::Config.name(&options.prefix);
+    async_nats::jetstream::new(nats.clone()).delete_key_value(bucket).await.unwrap();
+    set(2).await;
+    stopped(&mut hub, DRAIN + CLOSING).await;
+    all_is_done(&nats, &hub).await;
 }
