@@ -15,6 +15,7 @@ SELECT service_name, revision,
        (array_agg(instance_id ORDER BY instance_id) FILTER (WHERE rejected))[1:$2] AS rejected_ids,
        (array_agg(config_error ORDER BY instance_id) FILTER (WHERE rejected))[1] AS error,
        count(*) FILTER (WHERE behind) AS behind,
+       (array_agg(instance_id ORDER BY instance_id) FILTER (WHERE behind))[1:$2] AS behind_ids,
        count(*) FILTER (WHERE behind AND had_time) AS late,
        (array_agg(instance_id ORDER BY instance_id) FILTER (WHERE behind AND had_time))[1:$2] AS late_ids
 FROM instance

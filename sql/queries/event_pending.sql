@@ -1,2 +1,2 @@
 -- How many events are committed and not yet published.
-SELECT count(*) FROM hub_events WHERE published_at IS NULL;
+SELECT count(*) AS pending FROM hub_events WHERE published_at IS NULL;

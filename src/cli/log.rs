@@ -45,8 +45,14 @@ impl LogArgs {
             Level::Trace => LevelFilter::TRACE,
         };
         // Libraries speak up only when something is wrong.
-        let filter =
-            Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("central_hub", level.min(most));
+        let libraries = LevelFilter::WARN.min(level);
+        // What the client library of NATS calls errors are peers that refuse or hang up: the hub tells of its own connections
+        // itself, and what a probe meets stands in its result.
+        let nats = if level >= LevelFilter::DEBUG { libraries } else { LevelFilter::OFF };
+        let filter = Targets::new()
+            .with_default(libraries)
+            .with_target("async_nats", nats)
+            .with_target("central_hub", level.min(most));
         let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let registry = tracing_subscriber::registry().with(filter);
         match self.log_format {

@@ -137,8 +137,10 @@ pub struct Activation {
 /// Why a write can't be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The active config isn't the one that the writer expected.
-    Conflict,
+    /// The active version isn't the one that the writer expected.
+    OtherVersion,
+    /// The newest revision isn't the one that the writer expected.
+    OtherRevision,
     /// There never was a config.
     NoConfig,
     /// The undo stack is empty.
@@ -149,11 +151,15 @@ impl Head {
     /// Whether this is what the writer expected.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`].
+    /// [`Refusal::OtherVersion`], [`Refusal::OtherRevision`].
     pub fn check(&self, expected: Expectation) -> Result<(), Refusal> {
         let version_holds = expected.version.is_none_or(|version| version == self.version.unwrap_or(0));
         let revision_holds = expected.revision.is_none_or(|revision| revision == self.revision);
-        if version_holds && revision_holds { Ok(()) } else { Err(Refusal::Conflict) }
+        match (version_holds, revision_holds) {
+            (true, true) => Ok(()),
+            (false, _) => Err(Refusal::OtherVersion),
+            (true, false) => Err(Refusal::OtherRevision),
+        }
     }
 
     /// Where the state of this head stands on the undo stack of what replaces it. A first set has none before it.
@@ -334,7 +340,7 @@ mod tests {
             let head = Head { revision: 9, version: active, last_version: 5, undo: None };
             let held = head.check(Expectation { version: Some(expected), revision: None });
             prop_assert_eq!(held.is_ok(), active.unwrap_or(0) == expected);
-            prop_assert_eq!(head.check(Expectation { version: None, revision: Some(expected) }), Err(Refusal::Conflict));
+            prop_assert_eq!(head.check(Expectation { version: None, revision: Some(expected) }), Err(Refusal::OtherRevision));
         }
 
         #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::config::Violation;
 use super::name::ServiceName;
 use super::status::Status;
-use super::target::Target;
+use super::target::{BadTarget, Target};
 
 /// What a component is, and so how it is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -166,6 +166,20 @@ pub fn read(items: &[Value], path: &str) -> Result<Vec<Component>, Vec<Violation
     if violations.is_empty() { Ok(components) } else { Err(violations) }
 }
 
+/// JSON pointers of the targets in a list of components that show a credential; `path` is the list's own.
+#[must_use]
+pub fn open_targets(items: &[Value], path: &str) -> Vec<String> {
+    let shows = |item: &Value| {
+        let kind = item.get("kind").and_then(|kind| Kind::deserialize(kind).ok());
+        let kind = kind.or_else(|| Kind::of_name(item.get("name")?.as_str()?));
+        let target = item.get("target").and_then(Value::as_str);
+        // Of an unknown kind it is looked at as what is the least allowed.
+        target
+            .is_some_and(|text| matches!(Target::new(kind.unwrap_or(Kind::Http), text), Err(BadTarget::Credential(_))))
+    };
+    items.iter().enumerate().filter(|(_, item)| shows(item)).map(|(at, _)| format!("{path}/{at}/target")).collect()
+}
+
 /// A rule that an item breaks, and where in it: `/target`; empty: the whole item. Never holds a value.
 #[derive(Debug)]
 struct Broken {
@@ -214,6 +228,12 @@ fn read_one(item: &Value) -> Result<Component, Broken> {
     let kind = written.kind.or_else(|| Kind::of_name(&written.name)).ok_or_else(|| {
         broken("/kind", "needed with this name: postgresql, nats, kafka, clickhouse, redis, http or tcp")
     })?;
+    if name.as_str() == ServiceName::HUB {
+        return Err(broken(
+            "/name",
+            "central-hub is the hub's own service, which is known by its replicas: take another name",
+        ));
+    }
     let target = written.target.map(|text| Target::new(kind, &text)).transpose();
     let target = target.map_err(|bad| broken("/target", bad.to_string()))?;
     let timeout_ms = written.timeout_ms.unwrap_or(Component::TIMEOUT_MS);
@@ -300,6 +320,8 @@ mod tests {
             (json!([{ "name": "a", "kind": "tcp", "timeout_ms": 100, "degraded_ms": 101 }]), &["/0/degraded_ms"]),
             (json!([{ "name": "a", "kind": "http", "target": "ftp://x" }]), &["/0/target"]),
             (json!([{ "name": "a", "kind": "tcp", "target": "${env:HOME}:1" }]), &["/0/target"]),
+            (json!([{ "name": "a", "kind": "http", "target": "http://hush-hush@a" }]), &["/0/target"]),
+            (json!([{ "name": "central-hub", "kind": "tcp", "target": "a:1" }]), &["/0/name"]),
             (json!(["nats", "kafka", "nats"]), &["/2"]),
             (json!(["nats", { "name": "nats", "kind": "tcp" }, "mysql"]), &["/1/name", "/2"]),
         ] {
@@ -308,6 +330,21 @@ mod tests {
             assert_eq!(found, places, "{items}: {violations:?}");
             assert!(violations.iter().all(|violation| !violation.message.contains(hush)), "{violations:?}");
         }
+    }
+
+    #[test]
+    fn targets_with_credentials_are_found_whatever_else_is_wrong() {
+        let items = json!([
+            "nats",
+            5,
+            { "name": "a", "kind": "http", "target": "http://u@a/" },
+            { "name": "b", "kind": "postgresql", "target": "postgresql://u@a/" },
+            { "name": "redis", "target": "redis://u@a/", "timeout_ms": "x" },
+            { "name": "c", "kind": "mysql", "target": "u:p@a:1" },
+            { "name": "d", "kind": "http", "target": "ftp://a" },
+            { "name": "e", "target": "${env:CENTRAL_HUB_PROBE_X}" },
+        ]);
+        assert_eq!(open_targets(items.as_array().unwrap(), ""), ["/2/target", "/4/target", "/5/target"]);
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Hearing {
     }
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 mod simulation;
 
 #[cfg(test)]

@@ -7,10 +7,13 @@ pub mod dependency;
 #[cfg(feature = "server")]
 pub mod gate;
 pub mod heartbeat;
+#[cfg(feature = "server")]
 pub mod infra;
 pub mod lease;
 pub mod limits;
+#[cfg(feature = "server")]
 pub mod liveness;
+#[cfg(feature = "server")]
 pub mod mass_expiry;
 pub mod membership;
 pub mod metrics;
@@ -22,7 +25,10 @@ pub mod schema;
 pub mod schema_steps;
 #[cfg(feature = "server")]
 pub mod secrets;
+#[cfg(feature = "server")]
 pub mod settings;
 pub mod status;
+#[cfg(feature = "server")]
 pub mod target;
+pub mod text;
 pub mod uptime;

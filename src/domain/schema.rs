@@ -2,9 +2,10 @@
 //!
 //! Draft 2020-12. References stay inside the document (no network, no files), and regular expressions run in linear
 //! time: look-around and back-references are refused when the schema is set. What would take too many
-//! [steps](super::schema_steps) isn't begun. No message ever holds a value of a config.
+//! [steps](super::schema_steps) isn't begun. No message ever holds a value of a config, or one that a schema names.
 
-use jsonschema::{Draft, PatternOptions, Validator};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 use super::config::Violation;
@@ -25,6 +26,8 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub struct Schema {
     document: Value,
     validator: Validator,
+    /// Whether messages may quote what it says that values must be: the hub's own schema is no secret.
+    is_ours: bool,
 }
 
 impl std::fmt::Debug for Schema {
@@ -49,24 +52,46 @@ impl Schema {
             .map_err(|error| BadSchema(error.to_string()))?;
         let options =
             jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(PatternOptions::regex());
-        options.build(schema).map(|validator| Self { document: schema.clone(), validator }).map_err(|error| {
-            let place = error.instance_path().to_string();
-            let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
-            BadSchema(format!("{place}{}", error.masked()))
-        })
+        options.build(schema).map(|validator| Self { document: schema.clone(), validator, is_ours: false }).map_err(
+            |error| {
+                let place = error.instance_path().to_string();
+                let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+                BadSchema(format!("{place}{}", error.masked()))
+            },
+        )
+    }
+
+    /// Compiles a schema of the hub itself: messages may quote it.
+    ///
+    /// # Errors
+    /// As [`Schema::compile`].
+    pub fn compile_ours(schema: &Value) -> Result<Self, BadSchema> {
+        Ok(Self { is_ours: true, ..Self::compile(schema)? })
     }
 
     /// Where `config` breaks the schema, [`MAX_VIOLATIONS`] places at the most.
     #[must_use]
     pub fn violations(&self, config: &Value) -> Vec<Violation> {
-        let violation = |error: jsonschema::ValidationError<'_>| Violation {
+        let violation = |error: ValidationError<'_>| Violation {
             path: error.instance_path().to_string(),
-            message: error.masked().to_string(),
+            message: if self.is_ours { error.masked().to_string() } else { message(&error) },
         };
         if let Err(error) = schema_steps::count(&self.document, config) {
             return vec![Violation { path: String::new(), message: format!("can't be checked: {error}") }];
         }
         self.validator.iter_errors(config).take(MAX_VIOLATIONS).map(violation).collect()
+    }
+}
+
+/// What is wrong, without the value, and without the values that the schema names: a constant or a default may be secret.
+fn message(error: &ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::Constant { .. } => "value is not the one that the schema's 'const' names".into(),
+        ValidationErrorKind::Enum { .. } => "value is not one of those that the schema's 'enum' lists".into(),
+        ValidationErrorKind::Not { .. } => "value is what the schema's 'not' excludes".into(),
+        // The library masks the name in no message about it.
+        ValidationErrorKind::PropertyNames { error } => format!("the name of a property: {}", message(error)),
+        _ => error.masked().to_string(),
     }
 }
 
@@ -266,6 +291,33 @@ mod tests {
             let found = violations_of(&json!({ "properties": { "a": schema } }), &json!({ "a": 4.25 }));
             assert!(!format!("{found:?}").contains("4.25"), "{schema}: {found:?}");
         }
+    }
+
+    /// Nor what a schema says that a value must be, or must not be.
+    #[test]
+    fn no_message_holds_what_a_schema_names() {
+        let hush = "hush-hush";
+        for schema in [
+            json!({ "const": hush }),
+            json!({ "enum": [hush, "b"] }),
+            json!({ "enum": [{ "x": hush }] }),
+            json!({ "not": { "enum": ["a", hush] } }),
+            json!({ "type": "integer", "default": hush, "examples": [hush] }),
+            json!({ "anyOf": [{ "const": hush }, { "enum": [hush] }] }),
+            json!({ "oneOf": [{ "const": hush }] }),
+        ] {
+            for (schema, config) in [
+                (json!({ "properties": { "a": schema } }), json!({ "a": "a" })),
+                (json!({ "properties": { "a": { "items": schema } } }), json!({ "a": ["a"] })),
+                (json!({ "propertyNames": schema }), json!({ "a": "a" })),
+            ] {
+                let found = Schema::compile(&schema).unwrap().violations(&config);
+                assert!(!found.is_empty() && !format!("{found:?}").contains(hush), "{schema}: {found:?}");
+            }
+        }
+        let names = Schema::compile(&json!({ "propertyNames": { "maxLength": 2 } })).unwrap();
+        let found = names.violations(&json!({ hush: 1 }));
+        assert!(found.len() == 1 && !found[0].message.contains(hush), "{found:?}");
     }
 
     #[test]

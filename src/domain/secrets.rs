@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
+use percent_encoding::percent_decode_str;
 use regex::{Regex, RegexSet};
 use serde_json::Value;
 
@@ -71,9 +72,8 @@ const FORMS: &[&str] = &[
     r"(?-u:\b)eyJ[A-Za-z0-9_-]{4,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}",
     // nkey seeds (NATS): S, the kind of the key, 56 base32 characters.
     r"(?-u:\b)S[ACNOUX][A-Z2-7]{56}(?-u:\b)",
-    // A URL with a password: before the host, or in the query.
+    // A URL with a password before the host. (One in the query: see below.)
     r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n/?#:@]*:[^ \t\r\n/?#@]+@",
-    r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n?#]*\?(?:[^ \t\r\n#]*&)?(?i-u:password|passwd|pwd)=[^ \t\r\n&#]",
     // HTTP authorization: a bearer token has a digit in it or is one long word.
     r"(?i-u:\bbearer)[ \t]+(?:[A-Za-z0-9._~+/-]*[0-9][A-Za-z0-9._~+/=-]{5,}|[A-Za-z0-9._~+/-]{7,}[0-9][A-Za-z0-9._~+/=-]*|[A-Za-z0-9+/=]{24,})",
     // Tokens of npm, PyPI, Hugging Face, SendGrid and DigitalOcean; keys in connection strings of Azure.
@@ -93,6 +93,34 @@ static FORM_SET: LazyLock<RegexSet> = LazyLock::new(|| RegexSet::new(FORMS).expe
 static BASIC: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?i-u:\bbasic)[ \t]+([A-Za-z0-9+/_-]{4,}={0,2})").expect("constant pattern"));
 
+/// The query of a URL.
+#[allow(clippy::expect_used, reason = "the pattern is a constant; a test compiles it")]
+static QUERY: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n?#]*\?([^ \t\r\n#]+)").expect("constant pattern"));
+
+/// How the name of a field in a query ends that holds a password; letters only.
+const PASSWORD_FIELDS: &[&str] = &["password", "passwd", "passphrase", "pwd"];
+
+/// Names of fields in a query that hold a credential if their value looks random; letters only. (`page_token` isn't one.)
+const CREDENTIAL_FIELDS: &[&str] = &[
+    "accesstoken",
+    "authtoken",
+    "apitoken",
+    "token",
+    "apikey",
+    "xapikey",
+    "accesskey",
+    "secretkey",
+    "clientsecret",
+    "secret",
+    "sig",
+    "signature",
+    "xamzsignature",
+];
+
+/// What is random has this many characters at least. Shorter, a word and a number are as long.
+const RANDOM_CHARS: usize = 8;
+
 #[allow(clippy::expect_used, reason = "the pattern is a constant; a test compiles it")]
 static REFERENCES: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}").expect("constant pattern"));
@@ -108,6 +136,29 @@ pub fn find(config: &Value, allowed: &BTreeSet<String>) -> Vec<String> {
     let mut finder = Finder { allowed, found: Vec::new() };
     finder.visit(config, &mut String::new(), false);
     finder.found
+}
+
+/// JSON pointers of the texts in a JSON Schema that have a well-known form of a secret. Keys tell nothing there: a schema
+/// has a property called `password` for good reason.
+#[must_use]
+pub fn find_forms(schema: &Value) -> Vec<String> {
+    fn visit(value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) if has_a_form(text) => found.push(path.to_owned()),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(index, item)| visit(item, &format!("{path}/{index}"), found));
+            }
+            Value::Object(members) => {
+                for (key, member) in members {
+                    visit(member, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")), found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    visit(schema, "", &mut found);
+    found
 }
 
 struct Finder<'a> {
@@ -149,11 +200,30 @@ impl Finder<'_> {
 }
 
 /// Whether a text holds something of a well-known form. References inside it, such as the password of a URL, are none.
-fn has_a_form(text: &str) -> bool {
+#[must_use]
+pub fn has_a_form(text: &str) -> bool {
     let text = REFERENCES.replace_all(text, "");
     let text = text.as_ref();
     FORM_SET.is_match(text)
         || BASIC.captures_iter(text).any(|found| found.get(1).is_some_and(|encoded| is_credentials(encoded.as_str())))
+        || QUERY.captures_iter(text).any(|found| found.get(1).is_some_and(|query| shows_a_credential(query.as_str())))
+}
+
+/// Whether a field of a URL's query is a password, or by its name and value another credential.
+fn shows_a_credential(query: &str) -> bool {
+    query.split('&').filter_map(|field| field.split_once('=')).any(|(name, value)| {
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        let name: String = name.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect();
+        let password = PASSWORD_FIELDS.iter().any(|ending| name.ends_with(ending));
+        !value.is_empty() && (password || CREDENTIAL_FIELDS.contains(&name.as_str()) && looks_random(value))
+    })
+}
+
+/// Whether a value isn't a word, a number or a placeholder.
+fn looks_random(value: &str) -> bool {
+    let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%+/=".contains(&byte));
+    let has = |kind: fn(&u8) -> bool| value.bytes().any(|byte| kind(&byte));
+    plain && value.len() >= RANDOM_CHARS && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
 }
 
 /// Whether it is base64 of `user:password`. No word of a language is: it would have to be text when decoded.
@@ -411,6 +481,14 @@ mod tests {
             "amqp+ssl://u:p@h".into(),
             "clickhouse+http://h:8123/?user=u&password=hunter2".into(),
             "postgres://h/db?PASSWORD=x".into(),
+            "postgres://h/db?sslmode=require&sslpassword=x".into(),
+            "https://h/?passw%6Frd=x".into(),
+            "https://h/?user=u&db_passwd=hunter2 and more".into(),
+            "https://h/?api_key=3f9a77b1c2".into(),
+            "https://h/?page=2&access_token=3f9a77b1c2".into(),
+            "https://h/x?sv=2024-01-01&sig=a1B2%2Bc3D4%3D".into(),
+            "https://h/?X-Amz-Signature=0123456789abcdef".into(),
+            "first https://h/ then https://h/hook?token=a1b2c3d4e5".into(),
             "redis://:hunter2${env:CENTRAL_HUB_PROBE_P}@cache".into(),
             "redis://:${env:CENTRAL_HUB_PROBE_P}hunter2@cache".into(),
             format!("ghp_${{env:CENTRAL_HUB_PROBE_P}}{}", filler(36)),
@@ -466,6 +544,20 @@ mod tests {
             "https://h/reset?password_policy=strict",
             "https://h/?password=",
             "https://h/?q=password",
+            "https://h/?page_token=a1b2c3d4e5f6",
+            "https://h/?next_page_token=a1b2c3d4e5f6&limit=10",
+            "https://h/?token=short1",
+            "https://h/?token=symbol&api_key=default",
+            "https://h/?api_key={api_key_v1}",
+            "https://h/?api_key=<your-key-1>",
+            "https://h/?api_key=YOUR_API_KEY",
+            "https://h/?api_key=${env:API_KEY}&access_token=${env:TOKEN}",
+            "https://h/?token_path=/run/secrets/token1234",
+            "https://h/?sig_alg=sha256withrsa",
+            "https://h/?key=partition12345",
+            "https://h/#token=a1b2c3d4e5f6",
+            "token=a1b2c3d4e5f6",
+            "https://h/?password_reset=a1b2c3d4",
             "redis://:${env:CENTRAL_HUB_PROBE_P}@cache",
             "kafka://u:${env:CENTRAL_HUB_PROBE_P}@a:9092,b:9092",
             "https://h/?user=u&password=${env:CENTRAL_HUB_PROBE_P}",
@@ -527,6 +619,22 @@ mod tests {
         ] {
             assert_eq!(found(json!({ "note": value })), Vec::<String>::new(), "{value}");
         }
+    }
+
+    #[test]
+    fn schemas_are_looked_at_by_form_alone() {
+        let token = format!("ghp_{}", filler(36));
+        let schema = json!({
+            "properties": {
+                "password": { "type": "string", "default": "changeme", "pattern": "^sk-[A-Za-z0-9]{20,}$" },
+                "url": { "default": "postgres://u:hush@db/x", "examples": ["postgres://u:${env:P}@db/x"] },
+                "a/b": { "enum": ["x", token] },
+            },
+            "$comment": "Bearer of news",
+        });
+        let mut found = find_forms(&schema);
+        found.sort();
+        assert_eq!(found, ["/properties/a~1b/enum/1", "/properties/url/default"]);
     }
 
     #[test]

@@ -3,10 +3,8 @@
 //! A partial document is merged over the defaults. A document that the built-in schema refuses never comes into force.
 
 use serde::{Deserialize, Serialize};
-#[cfg(feature = "server")]
 use serde_json::Value;
 
-#[cfg(feature = "server")]
 use super::config::Violation;
 use super::infra::{self, Component};
 use super::limits::Limits;
@@ -134,7 +132,6 @@ pub struct Retention {
 }
 
 /// Settings of a hub and what a person should look at.
-#[cfg(feature = "server")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
     /// The settings.
@@ -143,7 +140,6 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-#[cfg(feature = "server")]
 impl Settings {
     /// Reads the config of the service `central-hub`, merged over the defaults.
     ///
@@ -165,8 +161,17 @@ impl Settings {
     }
 }
 
+/// Where the components stand in a config of the service `central-hub`.
+const COMPONENTS: &str = "/operational/health_monitoring/infrastructure_components";
+
+/// JSON pointers of the targets in a config of the service `central-hub` that show a credential.
+#[must_use]
+pub fn open_targets(config: &Value) -> Vec<String> {
+    let items = config.pointer(COMPONENTS).and_then(Value::as_array);
+    items.map(|items| infra::open_targets(items, COMPONENTS)).unwrap_or_default()
+}
+
 /// Where a config of the service `central-hub` breaks the built-in schema, and the rules between its fields.
-#[cfg(feature = "server")]
 #[must_use]
 pub fn violations(config: &Value) -> Vec<Violation> {
     use super::schema::Schema;
@@ -175,9 +180,8 @@ pub fn violations(config: &Value) -> Vec<Violation> {
     #[allow(clippy::expect_used, reason = "the schema is a constant; a test compiles it")]
     static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         let text = include_str!("settings.schema.json");
-        Schema::compile(&serde_json::from_str(text).expect("a constant")).expect("a constant schema")
+        Schema::compile_ours(&serde_json::from_str(text).expect("a constant")).expect("a constant schema")
     });
-    const COMPONENTS: &str = "/operational/health_monitoring/infrastructure_components";
     let mut violations = SCHEMA.violations(config);
     // What the schema found wrong there would be told twice.
     if !violations.iter().any(|violation| violation.path.starts_with(COMPONENTS))
@@ -198,7 +202,7 @@ pub fn violations(config: &Value) -> Vec<Violation> {
     violations
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;

@@ -1,14 +1,19 @@
 //! Where a component is, as the settings say it: text that may refer to variables of the hub, for credentials.
 //!
 //! `redis://:${env:CENTRAL_HUB_PROBE_CACHE_PASSWORD}@cache:6379`. The prefix keeps every other variable of the hub out
-//! of reach of those who may write its settings. A password in clear never gets this far: the secret guard refuses it.
+//! of reach of those who may write its settings. A target is taken only if it can be read as what its kind needs, and then
+//! each place of it that may hold a credential is looked at: whatever stands there in clear is refused.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer};
+use url::Url;
 
 use super::infra::Kind;
+use super::secrets;
 
 /// What the names of variables that a target may refer to begin with.
 pub const VARIABLE_PREFIX: &str = "CENTRAL_HUB_PROBE_";
@@ -22,13 +27,25 @@ pub struct Target(String);
 
 /// A target that breaks a rule. The message states the rule, never the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadTarget(String);
+pub enum BadTarget {
+    /// It isn't written as its kind needs it.
+    #[error("{0}")]
+    Form(String),
+    /// A credential stands in it in clear.
+    #[error("{0}; refer to a variable: ${{env:CENTRAL_HUB_PROBE_…}}")]
+    Credential(&'static str),
+}
 
 /// A variable that a target refers to isn't set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not set in the hub's environment")]
 pub struct Unset(pub String);
+
+/// Stands for a reference where a target is read: a digit can be any part of it.
+const ANYTHING: char = '1';
+
+/// Stands for a reference where credentials are looked for: no target has it.
+const REFERENCE: &str = "\u{1}";
 
 /// A reference in a text: where it stands, and the variable.
 struct Reference<'a> {
@@ -42,24 +59,19 @@ impl Target {
     /// # Errors
     /// The rule that it breaks.
     pub fn new(kind: Kind, text: &str) -> Result<Self, BadTarget> {
-        let bad = |rule: &str| BadTarget(rule.to_owned());
+        let bad = |rule: &str| BadTarget::Form(rule.to_owned());
+        // One that is a reference as a whole can be anything; the probe will see.
+        let whole = is_reference(text);
+        if !whole && !text.contains(REFERENCE) {
+            // First: what can't be read may hold a credential all the same.
+            shows_no_credential(kind, text)?;
+        }
         if text.is_empty() || text.len() > MAX_LEN || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(bad("a target is 1 to 1000 bytes without spaces"));
         }
         let references = references(text).map_err(bad)?;
-        // One that begins with a reference can be anything; the probe will see.
-        if references.first().is_none_or(|reference| reference.at.start > 0) && !kind.takes(text) {
-            return Err(BadTarget(format!("a target of this kind is {}", kind.form())));
-        }
-        if kind == Kind::Nats {
-            for address in text.split(',') {
-                let user = user_part(address).and_then(|part| address.get(part)).unwrap_or_default();
-                if !user.is_empty() && !user.contains(':') && !is_reference(user) {
-                    return Err(bad(
-                        "the user part of a NATS address without a password is a token: refer to a variable",
-                    ));
-                }
-            }
+        if !whole && !is_well_formed(kind, &with(ANYTHING, text, &references)) {
+            return Err(BadTarget::Form(format!("a target of this kind is {}", kind.form())));
         }
         Ok(Self(text.to_owned()))
     }
@@ -126,20 +138,189 @@ impl Kind {
         }
     }
 
-    fn takes(self, text: &str) -> bool {
-        let scheme = |text: &str, schemes: &[&str]| {
-            text.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty())
-        };
-        let plain = |text: &str| !text.contains("://") && text.contains(':');
+    /// The schemes that a target of this kind may begin with.
+    fn schemes(self) -> &'static [&'static str] {
         match self {
-            Self::Postgresql => scheme(text, &["postgresql", "postgres"]),
-            Self::Nats => text.split(',').all(|address| scheme(address, &["nats", "tls"])),
-            Self::Kafka => scheme(text, &["kafka", "kafka+ssl"]) || plain(text),
-            Self::Clickhouse | Self::Http => scheme(text, &["http", "https"]),
-            Self::Redis => scheme(text, &["redis", "rediss"]),
-            Self::Tcp => scheme(text, &["tcp"]) || plain(text),
+            Self::Postgresql => &["postgresql", "postgres"],
+            Self::Nats => &["nats", "tls"],
+            Self::Kafka => &["kafka", "kafka+ssl"],
+            Self::Clickhouse | Self::Http => &["http", "https"],
+            Self::Redis => &["redis", "rediss"],
+            Self::Tcp => &["tcp"],
         }
     }
+}
+
+/// A target in parts, `scheme://user@hosts` and the rest, whether it is well formed or not: split where readers of URLs do.
+struct Parts<'a> {
+    scheme: Option<&'a str>,
+    user: Option<&'a str>,
+    hosts: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Self {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (Some(scheme), rest),
+            None => (None, text),
+        };
+        let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (user, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => (Some(user), hosts),
+            None => (None, authority),
+        };
+        Self { scheme, user, hosts, rest }
+    }
+}
+
+/// The URLs of a target: NATS takes several.
+fn urls(kind: Kind, text: &str) -> Vec<&str> {
+    if kind == Kind::Nats { text.split(',').collect() } else { vec![text] }
+}
+
+/// Whether it is a target of this kind; it holds no reference any more.
+fn is_well_formed(kind: Kind, text: &str) -> bool {
+    let words = |c: char| c.is_whitespace() || c.is_control() || c == '\\' || c == '#';
+    !text.contains(words) && urls(kind, text).into_iter().all(|url| is_well_formed_url(kind, url))
+}
+
+fn is_well_formed_url(kind: Kind, url: &str) -> bool {
+    let Parts { scheme, user, hosts, rest } = Parts::of(url);
+    let bare = [Kind::Kafka, Kind::Tcp].contains(&kind);
+    let scheme_fits = scheme.map_or(bare, |scheme| kind.schemes().contains(&scheme));
+    let user_fits = user.is_none_or(|user| match kind {
+        Kind::Tcp => false,
+        Kind::Kafka => user.contains(':'),
+        _ => true,
+    });
+    let rest_fits = !bare || rest.is_empty() || rest == "/";
+    // PostgreSQL may be asked through a socket, whose folder stands in the query.
+    let socket = kind == Kind::Postgresql && hosts.is_empty() && user.is_none() && !rest.is_empty();
+    let several = [Kind::Kafka, Kind::Postgresql].contains(&kind);
+    let hosts: Vec<&str> = if several { hosts.split(',').collect() } else { vec![hosts] };
+    let ports: Option<Vec<bool>> = hosts.into_iter().map(has_port).collect();
+    // Of brokers without a scheme, one with a port tells that hosts are meant.
+    let needs_port = kind == Kind::Tcp || scheme.is_none();
+    let hosts_fit = socket || ports.is_some_and(|ports| !needs_port || ports.contains(&true));
+    // Where a library reads it as a URL, the library has the last word.
+    let is_url = bare || kind == Kind::Postgresql || Url::parse(url).is_ok_and(|url| url.has_host());
+    scheme_fits && user_fits && rest_fits && hosts_fit && is_url
+}
+
+/// Whether an address has a port; `None` when it is no `host`, `host:port`, `[address]` or `[address]:port`.
+fn has_port(address: &str) -> Option<bool> {
+    let (host, port) = match address.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        None => match address.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (address, None),
+        },
+    };
+    let is_host = |c: char| c.is_alphanumeric() || "._-".contains(c) || address.starts_with('[');
+    if host.is_empty() || !host.chars().all(is_host) {
+        return None;
+    }
+    // Four numbers are an address, or nothing.
+    let numbers = host.chars().all(|c| c.is_ascii_digit() || c == '.') && host.contains('.');
+    if numbers && host.parse::<std::net::Ipv4Addr>().is_err() {
+        return None;
+    }
+    match port {
+        None => Some(false),
+        Some(port) => {
+            let number = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse::<u16>().ok()).flatten()?;
+            (number > 0).then_some(true)
+        }
+    }
+}
+
+/// Checks each place of a target that may hold a credential, whether it is well formed or not: what can't be read is told
+/// to its writer as what it is, and goes nowhere.
+fn shows_no_credential(kind: Kind, text: &str) -> Result<(), BadTarget> {
+    const USER: &str = "a password or token stands before the host";
+    const FIELD: &str = "a field has a name that tells of a credential";
+    const VALUE: &str = "it holds what has the form of a credential";
+    // A colon or a slash in a reference separates nothing.
+    let text = with('\u{1}', text, &references(text).unwrap_or_default());
+    // Some readers take a backslash for a slash.
+    let text = text.replace('\\', "/");
+    for url in urls(kind, &text) {
+        let Parts { scheme, user, hosts, rest } = Parts::of(url);
+        // Some overlook slashes that are too many or too few.
+        let hidden = (hosts.is_empty() || scheme.is_none()) && rest.contains('@');
+        if hidden || user.is_some_and(|user| !refers(kind, user)) {
+            return Err(BadTarget::Credential(USER));
+        }
+    }
+    let field = |field: &str| {
+        let (name, value) = field.split_once('=').unwrap_or_default();
+        names_a_credential(&decoded(name)) && !value.is_empty() && value != REFERENCE
+    };
+    if text.split(|c: char| "?&;/#,".contains(c) || c.is_whitespace()).any(field) {
+        return Err(BadTarget::Credential(FIELD));
+    }
+    let text = text.replace(REFERENCE, "");
+    if secrets::has_a_form(&text) || secrets::has_a_form(&decoded(&text)) {
+        return Err(BadTarget::Credential(VALUE));
+    }
+    Ok(())
+}
+
+/// Whether a user part, with its references marked, shows nothing: what is secret in it is a reference.
+fn refers(kind: Kind, user: &str) -> bool {
+    match user.split_once(':') {
+        // Over HTTP a token is often sent as a user without a password.
+        Some((name, "")) => kind != Kind::Http || name.is_empty() || name == REFERENCE,
+        Some((_, password)) => password == REFERENCE,
+        // PostgreSQL has users without a password. Elsewhere it is the credential itself.
+        None if kind == Kind::Postgresql => !decoded(user).contains(':'),
+        None => user.is_empty() || user == REFERENCE,
+    }
+}
+
+/// Whether a field's name ends in a word for a credential. Stricter than what keys of configs are held against: a target
+/// that is refused for nothing can refer to a variable.
+fn names_a_credential(name: &str) -> bool {
+    const ENDINGS: [&str; 12] = [
+        "password",
+        "passwd",
+        "passphrase",
+        "passcode",
+        "pwd",
+        "secret",
+        "token",
+        "credential",
+        "credentials",
+        "apikey",
+        "accesskey",
+        "signature",
+    ];
+    const WORDS: [&str; 8] = ["sig", "pass", "pw", "key", "auth", "authorization", "jwt", "sas"];
+    let letters: String = name.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect();
+    secrets::names_a_secret(name)
+        || ENDINGS.iter().any(|ending| letters.ends_with(ending))
+        || WORDS.contains(&letters.as_str())
+}
+
+fn decoded(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8_lossy()
+}
+
+/// The text with this in place of each reference.
+fn with(placeholder: char, text: &str, references: &[Reference<'_>]) -> String {
+    let (mut replaced, mut done) = (String::new(), 0);
+    for reference in references {
+        replaced.push_str(text.get(done..reference.at.start).unwrap_or_default());
+        replaced.push(placeholder);
+        done = reference.at.end;
+    }
+    replaced.push_str(text.get(done..).unwrap_or_default());
+    replaced
 }
 
 /// The references in a text, in order.
@@ -212,18 +393,88 @@ mod tests {
             ),
             (
                 Kind::Nats,
-                &["nats://a:4222", "nats://a,tls://b:4222", "nats://${env:CENTRAL_HUB_PROBE_T}@a", "nats://u:p@a"],
-                &["a:4222", "nats://a,b", "http://a", "nats://token@a", "nats://a,nats://token@b"],
+                &["nats://a:4222", "nats://a,tls://b:4222", "nats://${env:CENTRAL_HUB_PROBE_T}@a", "nats://u:@a"],
+                &[
+                    "a:4222",
+                    "nats://a,b",
+                    "nats://u:p@a",
+                    "nats://a,nats://u:p@b",
+                    "nats://u:p,q@a",
+                    "http://a",
+                    "nats://token@a",
+                    "nats://a,nats://token@b",
+                ],
             ),
             (
                 Kind::Kafka,
-                &["a:9092", "a:9092,b:9092", "kafka://a:9092,b", "kafka+ssl://u:${env:CENTRAL_HUB_PROBE_P}@a:9093"],
-                &["a", "http://a:9092", "kafka://"],
+                &[
+                    "a:9092",
+                    "a:9092,b:9092",
+                    "a:9092,b",
+                    "kafka://a:9092,b",
+                    "kafka+ssl://u:${env:CENTRAL_HUB_PROBE_P}@a:9093",
+                    "u:${env:CENTRAL_HUB_PROBE_P}@a:9093",
+                    "${env:CENTRAL_HUB_PROBE_A}:9092,${env:CENTRAL_HUB_PROBE_B}:9092",
+                ],
+                &[
+                    "a",
+                    "http://a:9092",
+                    "kafka://",
+                    "kafka://a:0",
+                    "a:9092,",
+                    "a:9092/x",
+                    "a:9092?x=y",
+                    "kafka://u@a:1",
+                ],
             ),
             (Kind::Clickhouse, &["http://a:8123", "https://a/?database=x"], &["a:8123", "clickhouse://a"]),
             (Kind::Redis, &["redis://a", "rediss://:${env:CENTRAL_HUB_PROBE_P}@a:6379/1"], &["a:6379", "http://a"]),
-            (Kind::Http, &["http://a/health", "https://a"], &["a", "ftp://a", "file:///etc/passwd", "HTTP//a"]),
-            (Kind::Tcp, &["a:22", "[::1]:22", "tcp://a:22"], &["a", "http://a:22"]),
+            (
+                Kind::Http,
+                &[
+                    "http://a/health",
+                    "https://a",
+                    "http://a:8080/x?verbose=1&partition_key=7&max_tokens=5",
+                    "http://[::1]:8080",
+                    "http://u:${env:CENTRAL_HUB_PROBE_P}@a/x@y",
+                    "http://a/?token=${env:CENTRAL_HUB_PROBE_P}&page=${env:CENTRAL_HUB_PROBE_Q}",
+                    "http://${env:CENTRAL_HUB_PROBE_H}/",
+                ],
+                &[
+                    "a",
+                    "ftp://a",
+                    "file:///etc/passwd",
+                    "HTTP//a",
+                    "http:///a",
+                    "http://",
+                    "http://?x",
+                    "http://a:0/",
+                    "http://a:99999/",
+                    "http://[::1/",
+                    "http://a#b",
+                    "http://a\\b",
+                    "http://1.2.3.400/",
+                    "http://a,b/",
+                ],
+            ),
+            (
+                Kind::Tcp,
+                &["a:22", "[::1]:22", "tcp://a:22", "a:65535", "127.0.0.1:${env:CENTRAL_HUB_PROBE_X}"],
+                &[
+                    "a",
+                    "http://a:22",
+                    "a:0",
+                    "a:65536",
+                    "a:",
+                    ":1",
+                    "a:x",
+                    "::1",
+                    "[::1]",
+                    "[::1:22",
+                    "1.2.3:1",
+                    "a b:1",
+                ],
+            ),
         ] {
             for text in good {
                 assert!(Target::new(kind, text).is_ok(), "{kind} {text}");
@@ -232,6 +483,80 @@ mod tests {
                 assert!(Target::new(kind, text).is_err(), "{kind} {text}");
             }
             assert!(Target::new(kind, "${env:CENTRAL_HUB_PROBE_ALL}").is_ok(), "a whole target may come from outside");
+        }
+    }
+
+    /// Wherever a credential can hide from one reader of URLs and not from another.
+    #[test]
+    fn credentials_in_clear_are_told_as_such() {
+        let open = |kind, text: &str| matches!(Target::new(kind, text), Err(BadTarget::Credential(_)));
+        for text in [
+            "http://a/?passw%6Frd=hush",
+            "http://a/?%70%61%73%73word=hush",
+            "http://a/?sslpassword=hush",
+            "http://a/?x=1&token=hush",
+            "http://a/?api_key=hush",
+            "http://a/?apikey=hush",
+            "http://a/?X-Api-Key=hush",
+            "http://a/?access_key=hush",
+            "http://a/?access-token=hush",
+            "http://a/?sv=1&sig=hush",
+            "http://a/?X-Amz-Signature=hush",
+            "http://a/?key=hush",
+            "http://a/?client_secret=hush",
+            "http://a/?token=x${env:CENTRAL_HUB_PROBE_P}",
+            "http://a/?token=${env:CENTRAL_HUB_PROBE_P}x",
+            "http://a/x;password=hush",
+            "http://a/token=hush/x",
+            "http://a/#token=hush",
+            "http://hush@a/",
+            "http://hush:@a/",
+            "http://u:hush@a/",
+            "http://:hush@a/",
+            "http://u:hush${env:CENTRAL_HUB_PROBE_P}@a/",
+            "http://${env:CENTRAL_HUB_PROBE_P}u:hush@a/",
+            "${env:CENTRAL_HUB_PROBE_P}://u:hush@a/",
+            "http://u:hush@@a/",
+            "http://a@u:hush@a/",
+            "http:\\\\u:hush@a",
+            "http:/\\u:hush@a",
+            "http:/u:hush@a",
+            "http:u:hush@a",
+            "http:///u:hush@a",
+            "http://\\u:hush@a",
+            "u:hush@a",
+            "http://a:0/?password=hush",
+            "http://u:hush@a:99999/",
+            "http://u:hush@[::1",
+            "http://a/?AKIA%49OSFODNN7EXAMPLE",
+        ] {
+            assert!(open(Kind::Http, text), "{text}: {:?}", Target::new(Kind::Http, text));
+        }
+        for (kind, text) in [
+            (Kind::Tcp, "u:hush@127.0.0.1:1"),
+            (Kind::Tcp, "hush@127.0.0.1:1"),
+            (Kind::Tcp, "tcp://u:hush@127.0.0.1:1"),
+            (Kind::Kafka, "u:hush@127.0.0.1:1"),
+            (Kind::Kafka, "hush@127.0.0.1:1"),
+            (Kind::Kafka, "kafka://u:hush@a,b"),
+            (Kind::Redis, "redis://hush@a"),
+            (Kind::Redis, "rediss://:hush@a"),
+            (Kind::Clickhouse, "http://default@a"),
+            (Kind::Clickhouse, "http://a/?user=u&password=hush"),
+            (Kind::Nats, "nats://a,nats://hush@b"),
+            (Kind::Nats, "nats://a,nats://u:hush@b"),
+            (Kind::Postgresql, "postgresql://u:hush@a/x"),
+            (Kind::Postgresql, "postgresql://u%3Ahush@a/x"),
+            (Kind::Postgresql, "postgresql:///u:hush@a/x"),
+            (Kind::Postgresql, "postgresql://a/x?sslpassword=hush"),
+            (Kind::Postgresql, "host=a password=hush"),
+        ] {
+            assert!(open(kind, text), "{kind} {text}: {:?}", Target::new(kind, text));
+        }
+        let told = Target::new(Kind::Http, "http://hush@a/").unwrap_err().to_string();
+        assert!(told.contains("CENTRAL_HUB_PROBE_") && !told.contains("hush"), "{told}");
+        for text in ["postgresql://u@a,b:5433/x", "postgresql:///x?host=%2Frun%2Fpostgresql", "postgresql://u:@a/x"] {
+            assert!(Target::new(Kind::Postgresql, text).is_ok(), "{text}");
         }
     }
 

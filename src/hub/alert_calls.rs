@@ -1,18 +1,18 @@
 //! What the alert calls do.
 
 use super::Hub;
+use super::cursor::List;
 use super::serve::{Call, explain};
 use crate::wire::Error;
 use crate::wire::alert::{Alert, AlertsAck, AlertsList, AlertsPage};
 
 impl Hub {
     pub(super) async fn alerts_list(&self, request: AlertsList) -> Result<AlertsPage, Error> {
-        let rule = |_| Error::field("cursor", "must be a next_cursor of this list");
-        let before = request.cursor.as_deref().map(str::parse::<i64>).transpose().map_err(rule)?;
+        let before = List::Alerts.place(request.cursor.as_deref(), |id| id.parse().ok())?;
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
         let rows = self.store.alerts_page(&request, before, limit).await;
         let (alerts, more) = self.page(rows.map_err(|error| explain(&error, "alerts list", None))?, limit);
-        let last = alerts.last().map(|last| last.id.to_string());
+        let last = alerts.last().map(|last| List::Alerts.cursor(last.id));
         Ok(AlertsPage { next_cursor: last.filter(|_| more), alerts })
     }
 

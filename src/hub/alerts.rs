@@ -87,7 +87,7 @@ impl AlertPass {
             let Some(token) = *self.leadership.borrow() else { continue };
             match self.pass(token).await {
                 Ok(()) => {}
-                Err(error) if error.is_outage() => tracing::debug!(cause = %error.chain(), "alerts wait for Postgres"),
+                Err(error) if error.is_passing() => tracing::debug!(cause = %error.chain(), "alerts wait for Postgres"),
                 Err(error) => {
                     if let Some(unsaid) = self.failing.pass() {
                         tracing::error!(unsaid, cause = %error.chain(), "alerts can't be brought up to date");

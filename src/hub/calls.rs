@@ -8,11 +8,13 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::Hub;
+use super::cursor::List;
 use super::serve::{Call, encode, explain};
 use crate::domain::heartbeat::{Applied, Report};
 use crate::domain::liveness;
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
+use crate::store::StoreError;
 use crate::store::gate::compiles;
 use crate::store::heartbeat::Beat;
 use crate::wire::bucket::Key;
@@ -199,15 +201,19 @@ impl Hub {
     }
 
     async fn services_list(&self, request: ServicesList) -> Result<ServicesPage, Error> {
-        let cursor = request.cursor.as_deref().unwrap_or(".");
-        let after =
-            cursor.split_once('.').ok_or_else(|| Error::field("cursor", "must be a next_cursor of this list"))?;
+        let place = |place: &str| {
+            let (service, instance) = place.split_once('.')?;
+            Some((service.parse::<ServiceName>().ok()?, instance.parse::<InstanceId>().ok()?))
+        };
+        let after = List::Instances.place(request.cursor.as_deref(), place)?;
+        let after = after.as_ref().map_or(("", ""), |(service, instance)| (service.as_str(), instance.as_str()));
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
         let rows = self.store.instances_page(&request, after, limit).await;
         let rows = rows.map_err(|error| explain(&error, "services list", None))?;
         let (services, more) = self.page(rows, limit);
         let last =
             services.last().map(|last| Key::Instance(last.service_name.clone(), last.instance_id.clone()).text());
+        let last = last.map(|last| List::Instances.cursor(last));
         Ok(ServicesPage { next_cursor: last.filter(|_| more), services })
     }
 
@@ -262,6 +268,9 @@ impl Hub {
         let postgres_ms = matches!(postgres, Ok(Ok(_))).then(|| millis(asked.elapsed()));
         let pending = pending.ok().and_then(Result::ok);
         let well = |fine: bool| if fine { Status::Healthy } else { Status::Down };
+        // It answers others, and had no connection to spare for this question.
+        let waited = matches!(postgres, Err(_) | Ok(Err(StoreError::Busy)));
+        let busy = waited && self.store.silence() < HEALTH_TIMEOUT;
         let watching = self.config_sight.within(Duration::ZERO);
         let all_well = postgres_ms.is_some() && nats.is_ok() && watching;
         HubHealth {
@@ -271,7 +280,10 @@ impl Hub {
             leader: self.leads.load(std::sync::atomic::Ordering::Relaxed),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             now: OffsetDateTime::now_utc(),
-            postgres: PostgresHealth { status: well(postgres_ms.is_some()), response_time_ms: postgres_ms },
+            postgres: PostgresHealth {
+                status: if busy { Status::Degraded } else { well(postgres_ms.is_some()) },
+                response_time_ms: postgres_ms,
+            },
             nats: NatsHealth {
                 status: well(nats.is_ok()),
                 rtt_ms: nats.ok().map(millis),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::Hub;
+use super::cursor::List;
 use super::serve::{Call, encode, explain};
 use crate::domain::config::{Convergence, Position, Violation};
 use crate::domain::limits::Limits;
@@ -133,9 +134,10 @@ impl Hub {
 
     pub(super) async fn config_list(&self, request: ConfigList) -> Result<ConfigsPage, Error> {
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
-        let rows = self.store.configs_page(request.cursor.as_deref().unwrap_or_default(), limit).await;
+        let after: Option<ServiceName> = List::Configs.place(request.cursor.as_deref(), |name| name.parse().ok())?;
+        let rows = self.store.configs_page(after.as_ref().map_or("", ServiceName::as_str), limit).await;
         let (configs, more) = self.page(rows.map_err(|error| explain(&error, "config list", None))?, limit);
-        let last = configs.last().map(|last| last.service_name.to_string());
+        let last = configs.last().map(|last| List::Configs.cursor(&last.service_name));
         Ok(ConfigsPage { next_cursor: last.filter(|_| more), configs })
     }
 
@@ -174,7 +176,8 @@ impl Hub {
         let service = &request.service_name;
         let failed = |error| explain(&error, "config validate", Some(service.as_str()));
         let config = Value::Object(request.config);
-        let secrets = find_secrets(&config, &request.not_secret.into_iter().collect()).await.map_err(failed)?;
+        let secrets =
+            find_secrets(service, &config, &request.not_secret.into_iter().collect()).await.map_err(failed)?;
         // Postgres, whose log may show all that it is sent, never sees a secret.
         if secrets.is_empty() {
             let most = self.config_limits().config_bytes;

@@ -88,7 +88,7 @@ impl HeartbeatWriter {
     /// Writes a round and answers it.
     ///
     /// # Errors
-    /// What was answered, when Postgres is away.
+    /// What was answered, when Postgres is away or has too much to do.
     async fn write(&self, batch: Vec<Waiting>) -> Result<(), Error> {
         let beats: Vec<&Beat> = batch.iter().map(|waiting| &waiting.beat).collect();
         let started = Instant::now();
@@ -100,7 +100,7 @@ impl HeartbeatWriter {
             let _ = waiting.heard.send(result);
         }
         match failure {
-            Some((error, told)) if error.is_outage() => Err(told),
+            Some((error, told)) if error.is_passing() => Err(told),
             _ => Ok(()),
         }
     }

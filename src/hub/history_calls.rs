@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use super::Hub;
 use super::calls::PAGE_MARGIN;
+use super::cursor::List;
 use super::serve::explain;
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::wire::fleet::{Fleet, FleetStatus};
@@ -11,11 +12,6 @@ use crate::wire::metrics::{MAX_SERIES, MetricSeries, Metrics};
 use crate::wire::timeline::{Timeline, TimelinePage};
 use crate::wire::uptime::{DEFAULT_WINDOW_SECONDS, Uptime, UptimeKind, UptimeOf, UptimeOfAll, Uptimes};
 use crate::wire::{Error, ErrorCode};
-
-/// How cursors begin, so that one of another list is told apart: no name has a slash.
-const METRIC: &str = "metric/";
-const SERVICE: &str = "service/";
-const COMPONENT: &str = "component/";
 
 impl Hub {
     pub(super) async fn fleet_status(&self, _: FleetStatus) -> Result<Fleet, Error> {
@@ -25,9 +21,7 @@ impl Hub {
     }
 
     pub(super) async fn metrics(&self, mut request: Metrics) -> Result<MetricSeries, Error> {
-        if let Some(cursor) = request.cursor.take() {
-            request.cursor = Some(cursor.strip_prefix(METRIC).ok_or_else(bad_cursor)?.to_owned());
-        }
+        request.cursor = List::Metrics.place(request.cursor.take().as_deref(), |metric| Some(metric.to_owned()))?;
         let service = &request.service_name;
         let failed = |error| explain(&error, "metrics", Some(service.as_str()));
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default).min(MAX_SERIES);
@@ -36,7 +30,7 @@ impl Hub {
             return Err(unknown(service, request.instance_id.as_ref()));
         }
         let (series, more) = self.page(series, limit);
-        let last = series.last().map(|last| format!("{METRIC}{}", last.metric_type));
+        let last = series.last().map(|last| List::Metrics.cursor(&last.metric_type));
         Ok(MetricSeries { next_cursor: last.filter(|_| cut || more), series })
     }
 
@@ -70,14 +64,13 @@ impl Hub {
         let failed = |error| explain(&error, "uptime", None);
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
         let window_seconds = request.window_seconds.unwrap_or(DEFAULT_WINDOW_SECONDS);
+        // Services come first: a page that ended among the components has none left.
         let cursor = request.cursor.as_deref();
         let (service, component) = match cursor {
-            None => (Some(""), ""),
-            Some(cursor) => (cursor.strip_prefix(SERVICE), cursor.strip_prefix(COMPONENT).unwrap_or_default()),
+            Some(cursor) if List::Components.gave(cursor) => (None, List::Components.place(Some(cursor), Some)?),
+            cursor => (Some(List::Services.place(cursor, Some)?.unwrap_or_default()), None),
         };
-        if cursor.is_some_and(|cursor| service.is_none() && !cursor.starts_with(COMPONENT)) {
-            return Err(bad_cursor());
-        }
+        let component = component.unwrap_or_default();
         // One more than asked for, to tell whether more follow: services first, then components.
         let (mut rows, mut cut) = (Vec::new(), false);
         if let Some(after) = service {
@@ -93,8 +86,8 @@ impl Hub {
         }
         let (rows, more) = self.page(rows, limit);
         let last = rows.last().filter(|_| cut || more).map(|last| match last.kind {
-            UptimeKind::Component => format!("{COMPONENT}{}", last.service_name),
-            UptimeKind::Service | UptimeKind::Instance => format!("{SERVICE}{}", last.service_name),
+            UptimeKind::Component => List::Components.cursor(&last.service_name),
+            UptimeKind::Service | UptimeKind::Instance => List::Services.cursor(&last.service_name),
         });
         let (components, services) = rows.into_iter().partition(|row| row.kind == UptimeKind::Component);
         Ok(Uptimes { window_seconds, services, components, next_cursor: last })
@@ -103,26 +96,25 @@ impl Hub {
     pub(super) async fn timeline(&self, request: Timeline) -> Result<TimelinePage, Error> {
         let service = request.service_name.as_ref().map(ServiceName::as_str);
         let limit = request.limit.unwrap_or(self.settings.borrow().limits.page_default);
-        let before = request.cursor.as_deref().map(|cursor| position(cursor).ok_or_else(bad_cursor)).transpose()?;
+        let before = List::Events.place(request.cursor.as_deref(), position)?;
         let rows = self.store.timeline(&request, before, limit).await;
         let rows = rows.map_err(|error| explain(&error, "timeline", service))?;
         // An event that no message can carry in full would end the list.
         let room = self.requests.client.max_payload().saturating_sub(PAGE_MARGIN);
         let rows = rows.into_iter().map(|event| event.fitting(room)).collect();
         let (events, more) = self.page(rows, limit);
-        Ok(TimelinePage { next_cursor: events.last().filter(|_| more).map(|last| last.id.clone()), events })
+        Ok(TimelinePage {
+            next_cursor: events.last().filter(|_| more).map(|last| List::Events.cursor(&last.id)),
+            events,
+        })
     }
 }
 
 /// Where an event stands in the timeline, from its id: its time in microseconds, and its row.
 fn position(cursor: &str) -> Option<(OffsetDateTime, i64)> {
     let (at, row) = cursor.split_once('-')?;
-    let at = at.parse::<i64>().ok()?;
-    Some((OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000).ok()?, row.parse().ok()?))
-}
-
-fn bad_cursor() -> Error {
-    Error::field("cursor", "must be a next_cursor of this list")
+    let (at, row) = (at.parse::<i64>().ok()?, row.parse().ok().filter(|row| *row > 0)?);
+    Some((OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000).ok()?, row))
 }
 
 fn unknown(name: &ServiceName, instance: Option<&InstanceId>) -> Error {

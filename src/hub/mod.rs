@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod buckets;
 pub mod calls;
 pub mod config_calls;
+mod cursor;
 pub mod dependency_calls;
 pub mod discovery;
 pub mod due;

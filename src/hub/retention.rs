@@ -123,7 +123,7 @@ impl Retention {
 fn finished(what: &'static str, step: Result<bool, StoreError>) -> bool {
     match step {
         Ok(finished) => finished,
-        Err(error) if error.is_outage() => {
+        Err(error) if error.is_passing() => {
             tracing::debug!(cause = %error.chain(), what);
             false
         }

@@ -1,5 +1,6 @@
 //! Requests in, answers out: subscriptions from the route table, one place that replies, counts and drops.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Message, PublishError, PublishErrorKind, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -179,6 +180,13 @@ pub fn explain(error: &StoreError, what: &'static str, service: Option<&str>) ->
         StoreError::OutcomeUnknown(_) => {
             tracing::warn!(what, service, cause = %error.chain(), "the outcome of a change is unknown");
             Error::outcome_unknown()
+        }
+        StoreError::Busy => {
+            static CROWD: Throttle = Throttle::new(Duration::from_secs(5));
+            if let Some(unsaid) = CROWD.pass() {
+                tracing::warn!(what, service, unsaid, "no connection to Postgres was free in time");
+            }
+            Error::overloaded()
         }
         StoreError::Defect(_) => internal(&error.chain(), what, service),
         StoreError::Unavailable(_) | StoreError::Broken(_) | StoreError::TimedOut | StoreError::Conflict(_) => {
@@ -367,11 +375,26 @@ impl EndpointServer {
         };
         let hub = Arc::clone(&self.hub);
         self.tasks.spawn(async move {
-            let result = hub.answer(&call).await;
+            let result = unless_it_panics(hub.answer(&call), call.endpoint, call.service.as_deref()).await;
             hub.responder.finish(call, result).await;
             drop(permit);
         });
     }
+}
+
+/// What a handler answers. One that panics, which is a defect, would leave its caller waiting: it is answered too.
+async fn unless_it_panics(
+    answering: impl Future<Output = Result<Bytes, Error>>,
+    endpoint: Endpoint,
+    service: Option<&str>,
+) -> Result<Bytes, Error> {
+    let panic = match AssertUnwindSafe(answering).catch_unwind().await {
+        Ok(result) => return result,
+        Err(panic) => panic,
+    };
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let cause = format!("a handler panicked: {}", said.unwrap_or("without a text"));
+    Err(internal(&cause, endpoint.route().name, service))
 }
 
 /// Waits until `takes_part` says so.
@@ -384,4 +407,31 @@ async fn turns(takes_part: &mut watch::Receiver<bool>, so: bool) {
 
 fn last_token(subject: &str) -> &str {
     subject.rsplit('.').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_for() {
+        let fine = unless_it_panics(async { Ok(Bytes::from_static(b"{}")) }, Endpoint::AlertsList, None).await;
+        assert_eq!(fine.unwrap(), "{}");
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("a defect")
+        };
+        let told = unless_it_panics(panics, Endpoint::AlertsList, Some("a")).await.unwrap_err();
+        assert_eq!(told.code, ErrorCode::Internal);
+        assert!(told.details.contains_key("request_id") && !told.message.contains("a defect:"), "{told}");
+    }
+
+    #[test]
+    fn too_much_at_once_is_no_outage() {
+        let told = explain(&StoreError::Busy, "test", None);
+        assert_eq!(told.code, ErrorCode::Overloaded);
+        assert!(told.details.contains_key("retry_after_ms"));
+        assert!(StoreError::Busy.is_passing() && !StoreError::Busy.is_outage());
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use tokio_postgres::Row;
 
 use super::registry::service_in;
+use super::row::{Columns as _, readable};
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::alert::Kind;
 use crate::domain::alert::facts::{Active, Component, Config, Facts, Hold, Service, Tally};
@@ -57,29 +58,31 @@ async fn situation_in(tx: &Tx<'_>, settings: &Settings) -> Result<Situation, Sto
     let registrations = tx.query_one(sql::REGISTRATIONS, &[]).await?;
     Ok(Situation {
         facts: Facts {
-            services: services.iter().map(service_from).collect::<Result<_, _>>()?,
-            lost: lost.iter().map(service_in).collect::<Result<_, _>>()?,
-            components: components.iter().map(component_from).collect::<Result<_, _>>()?,
-            holds: holds.iter().map(hold_from).collect::<Result<_, _>>()?,
-            configs: configs.iter().map(config_from).collect::<Result<_, _>>()?,
-            recovered: recovered.iter().filter_map(|row| active_from(row).transpose()).collect::<Result<_, _>>()?,
-            active: active.iter().filter_map(|row| active_from(row).transpose()).collect::<Result<_, _>>()?,
+            services: readable("services", &services, service_from),
+            lost: readable("services", &lost, service_in),
+            components: readable("components", &components, component_from),
+            holds: readable("holds", &holds, hold_from),
+            configs: readable("configs", &configs, config_from),
+            recovered: readable("alerts", &recovered, active_from).into_iter().flatten().collect(),
+            active: readable("alerts", &active, active_from).into_iter().flatten().collect(),
         },
-        outlasted: tx.query_one(sql::ALERT_SILENT, &[]).await?.get("outlasted"),
-        registrations: Registrations { count: registrations.get("count"), sum: registrations.get("sum") },
+        outlasted: tx.query_one(sql::ALERT_SILENT, &[]).await?.read("outlasted")?,
+        registrations: Registrations { count: registrations.read("count")?, sum: registrations.read("sum")? },
     })
 }
 
 fn service_from(row: &Row) -> Result<Service, StoreError> {
-    let tally = |down: &str, degraded: &str| Tally { down: row.get(down), degraded: row.get(degraded) };
+    let tally = |down: &str, degraded: &str| {
+        Ok::<_, StoreError>(Tally { down: row.read(down)?, degraded: row.read(degraded)? })
+    };
     Ok(Service {
         name: service_in(row)?,
-        in_use: row.get("in_use"),
-        now: tally("down", "degraded"),
-        least: tally("least_down", "least_degraded"),
-        most: tally("most_down", "most_degraded"),
-        flapping: row.get("flapping"),
-        changes: row.get("changes"),
+        in_use: row.read("in_use")?,
+        now: tally("down", "degraded")?,
+        least: tally("least_down", "least_degraded")?,
+        most: tally("most_down", "most_degraded")?,
+        flapping: row.read("flapping")?,
+        changes: row.read("changes")?,
         down_ids: ids_in(row, "down_ids")?,
         degraded_ids: ids_in(row, "degraded_ids")?,
         flapping_ids: ids_in(row, "flapping_ids")?,
@@ -87,65 +90,68 @@ fn service_from(row: &Row) -> Result<Service, StoreError> {
 }
 
 fn component_from(row: &Row) -> Result<Component, StoreError> {
-    let status = |column: &str| match row.get::<_, i32>(column) {
-        1 => Status::Healthy,
-        2 => Status::Degraded,
-        _ => Status::Down,
+    let status = |column: &str| {
+        Ok::<_, StoreError>(match row.read::<i32>(column)? {
+            1 => Status::Healthy,
+            2 => Status::Degraded,
+            _ => Status::Down,
+        })
     };
     Ok(Component {
         name: service_in(row)?,
-        kind: row.get("kind"),
-        critical: row.get("critical"),
-        now: status("rank"),
-        least: status("least"),
-        most: status("most"),
-        flapping: row.get("changes"),
-        error: row.get("error_message"),
+        kind: row.read("kind")?,
+        critical: row.read("critical")?,
+        now: status("rank")?,
+        least: status("least")?,
+        most: status("most")?,
+        flapping: row.read("changes")?,
+        error: row.read("error_message")?,
     })
 }
 
 fn config_from(row: &Row) -> Result<Config, StoreError> {
     Ok(Config {
         name: service_in(row)?,
-        revision: row.get("revision"),
-        rejected: row.get("rejected"),
+        revision: row.read("revision")?,
+        rejected: row.read("rejected")?,
         rejected_ids: ids_in(row, "rejected_ids")?,
-        error: row.get("error"),
-        behind: row.get("behind"),
-        late: row.get("late"),
+        error: row.read("error")?,
+        behind: row.read("behind")?,
+        late: row.read("late")?,
+        behind_ids: ids_in(row, "behind_ids")?,
         late_ids: ids_in(row, "late_ids")?,
     })
 }
 
 fn hold_from(row: &Row) -> Result<Hold, StoreError> {
-    let whole_fleet = row.get::<_, &str>("service_name").is_empty();
+    let whole_fleet = row.read::<&str>("service_name")?.is_empty();
     Ok(Hold {
         service: if whole_fleet { None } else { Some(service_in(row)?) },
-        instances: row.get::<_, i32>("instances").into(),
-        until: row.get("until"),
+        instances: row.read::<i32>("instances")?.into(),
+        until: row.read("until")?,
     })
 }
 
 /// `None` for an alert of a kind that only a newer hub knows: that hub ends it.
 fn active_from(row: &Row) -> Result<Option<Active>, StoreError> {
-    let Some(kind) = Kind::from_texts(row.get("source"), row.get("kind")) else { return Ok(None) };
-    let instance: String = row.get("instance_id");
+    let Some(kind) = Kind::from_texts(row.read("source")?, row.read("kind")?) else { return Ok(None) };
+    let instance: String = row.read("instance_id")?;
     let instance = (!instance.is_empty()).then(|| InstanceId::try_from(instance)).transpose();
-    let cause: Option<String> = row.get("cause");
-    let details: Map<String, Value> = object(row.get("details"));
+    let cause: Option<String> = row.read("cause")?;
+    let details: Map<String, Value> = object(row.read("details")?);
     Ok(Some(Active {
-        id: row.get("id"),
-        severity: row.get::<_, &str>("severity").parse().map_err(StoreError::defect)?,
+        id: row.read("id")?,
+        severity: row.read::<&str>("severity")?.parse().map_err(StoreError::defect)?,
         kind,
-        name: row.get::<_, String>("name").try_into().map_err(StoreError::defect)?,
+        name: row.read::<String>("name")?.try_into().map_err(StoreError::defect)?,
         instance_id: instance.map_err(StoreError::defect)?,
-        message: row.get("message"),
+        message: row.read("message")?,
         details,
         cause: cause.map(TryInto::try_into).transpose().map_err(StoreError::defect)?,
     }))
 }
 
 fn ids_in(row: &Row, column: &str) -> Result<Vec<InstanceId>, StoreError> {
-    let ids = row.get::<_, Option<Vec<String>>>(column).unwrap_or_default();
+    let ids = row.read::<Option<Vec<String>>>(column)?.unwrap_or_default();
     ids.into_iter().map(|id| id.try_into().map_err(StoreError::defect)).collect()
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use tokio_postgres::Row;
 
 use super::outbox::NewEvent;
+use super::row::Columns as _;
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::alert::Severity;
 use crate::domain::alert::plan::{Begin, Plan};
@@ -57,7 +58,7 @@ impl Tx<'_> {
     async fn tell(&self, kind: Kind, rows: &[Row]) -> Result<Vec<(Severity, String)>, StoreError> {
         let events = rows.iter().map(|row| event_from(row, kind)).collect::<Result<Vec<_>, _>>()?;
         self.record(&events).await?;
-        rows.iter().map(|row| Ok((severity_in(row)?, row.get("message")))).collect()
+        rows.iter().map(|row| Ok((severity_in(row)?, row.read("message")?))).collect()
     }
 }
 
@@ -154,48 +155,48 @@ fn no_such_alert(id: i64) -> Error {
 
 /// An event from the columns that all queries of alerts give, and `replaced` of those that end.
 fn event_from(row: &Row, kind: Kind) -> Result<NewEvent, StoreError> {
-    let mut details = object(row.get("details"));
+    let mut details = object(row.read("details")?);
     let mut tell = |name: &str, value: Value| details.insert(name.to_owned(), value);
-    tell("alert_id", row.get::<_, i64>("id").into());
+    tell("alert_id", row.read::<i64>("id")?.into());
     for (name, column) in [("severity", "severity"), ("source", "source"), ("alert", "kind"), ("message", "message")] {
-        tell(name, row.get::<_, &str>(column).into());
+        tell(name, row.read::<&str>(column)?.into());
     }
-    tell("cause", row.get::<_, Option<&str>>("cause").into());
+    tell("cause", row.read::<Option<&str>>("cause")?.into());
     if kind == Kind::Resolved {
-        tell("replaced", row.get::<_, Option<bool>>("replaced").unwrap_or(false).into());
+        tell("replaced", row.read::<Option<bool>>("replaced")?.unwrap_or(false).into());
     }
     Ok(NewEvent {
         topic: Topic::Alert,
         kind,
-        service_name: row.get::<_, String>("name").try_into().map_err(StoreError::defect)?,
-        instance_id: optional(row.get("instance_id"))?,
+        service_name: row.read::<String>("name")?.try_into().map_err(StoreError::defect)?,
+        instance_id: optional(row.read("instance_id")?)?,
         details,
     })
 }
 
 fn alert_from(row: &Row) -> Result<Alert, StoreError> {
-    let details: Map<String, Value> = object(row.get("details"));
-    let cause: Option<String> = row.get("cause");
+    let details: Map<String, Value> = object(row.read("details")?);
+    let cause: Option<String> = row.read("cause")?;
     Ok(Alert {
-        id: row.get("id"),
+        id: row.read("id")?,
         severity: severity_in(row)?,
-        source: row.get("source"),
-        kind: row.get("kind"),
-        name: row.get::<_, String>("name").try_into().map_err(StoreError::defect)?,
-        instance_id: optional(row.get("instance_id"))?,
-        message: row.get("message"),
+        source: row.read("source")?,
+        kind: row.read("kind")?,
+        name: row.read::<String>("name")?.try_into().map_err(StoreError::defect)?,
+        instance_id: optional(row.read("instance_id")?)?,
+        message: row.read("message")?,
         cause: cause.map(TryInto::try_into).transpose().map_err(StoreError::defect)?,
         details,
-        raised_at: row.get("raised_at"),
-        resolved_at: row.get("resolved_at"),
-        acked_at: row.get("acked_at"),
-        acked_by: row.get("acked_by"),
-        silenced_until: row.get("silenced_until"),
+        raised_at: row.read("raised_at")?,
+        resolved_at: row.read("resolved_at")?,
+        acked_at: row.read("acked_at")?,
+        acked_by: row.read("acked_by")?,
+        silenced_until: row.read("silenced_until")?,
     })
 }
 
 fn severity_in(row: &Row) -> Result<Severity, StoreError> {
-    row.get::<_, &str>("severity").parse().map_err(StoreError::defect)
+    row.read::<&str>("severity")?.parse().map_err(StoreError::defect)
 }
 
 /// Where a table holds an empty text for none.

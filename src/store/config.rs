@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::registry::{instance_in, service_in};
+use super::row::{Columns as _, readable};
 use super::{Store, StoreError, sql};
 use crate::domain::config::{Convergence, Position};
 use crate::domain::heartbeat::Applied;
@@ -69,7 +70,7 @@ impl Store {
     /// What Postgres says.
     pub async fn config_version(&self, service: &ServiceName, version: i64) -> Result<Option<Config>, StoreError> {
         let rows = self.query(sql::CONFIG_VERSION, &[&service.as_str(), &version]).await?;
-        rows.first().map(|row| config_from(row, service.clone(), row.get("active"))).transpose()
+        rows.first().map(|row| config_from(row, service.clone(), row.read("active")?)).transpose()
     }
 
     /// Activations before `before` (all when it is `None`), newest first, and the versions that they name.
@@ -83,10 +84,10 @@ impl Store {
         limit: u32,
     ) -> Result<(Vec<Activation>, Vec<Version>), StoreError> {
         let rows = self.query(sql::CONFIG_HISTORY, &[&service.as_str(), &before, &i64::from(limit)]).await?;
-        let activations: Vec<Activation> = rows.iter().map(activation_from).collect();
+        let activations = rows.iter().map(activation_from).collect::<Result<Vec<_>, _>>()?;
         let named: Vec<i64> = activations.iter().filter_map(|activation| activation.version).collect();
         let rows = self.query(sql::CONFIG_VERSIONS, &[&service.as_str(), &named]).await?;
-        Ok((activations, rows.iter().map(version_from).collect()))
+        Ok((activations, rows.iter().map(version_from).collect::<Result<_, _>>()?))
     }
 
     /// A page of configs after a service; one more than `limit`, to tell whether more follow.
@@ -98,9 +99,9 @@ impl Store {
         let summary = |row: &Row| {
             Ok(ConfigSummary {
                 service_name: service_in(row)?,
-                version: row.get("version"),
-                revision: row.get("revision"),
-                updated_at: row.get("updated_at"),
+                version: row.read("version")?,
+                revision: row.read("revision")?,
+                updated_at: row.read("updated_at")?,
             })
         };
         rows.iter().map(summary).collect()
@@ -125,7 +126,8 @@ impl Store {
     /// # Errors
     /// What Postgres says.
     pub async fn config_keys(&self) -> Result<Vec<Key>, StoreError> {
-        self.query(sql::CONFIG_NAMES, &[]).await?.iter().map(|row| Ok(Key::Config(service_in(row)?))).collect()
+        let rows = self.query(sql::CONFIG_NAMES, &[]).await?;
+        Ok(readable("configs", &rows, |row| Ok(Key::Config(service_in(row)?))))
     }
 }
 
@@ -133,64 +135,64 @@ impl Store {
 fn config_from(row: &Row, service_name: ServiceName, active: bool) -> Result<Config, StoreError> {
     Ok(Config {
         service_name,
-        version: row.get("version"),
-        revision: row.get::<_, Option<i64>>("revision").unwrap_or(0),
-        epoch: row.get("epoch"),
+        version: row.read("version")?,
+        revision: row.read::<Option<i64>>("revision")?.unwrap_or(0),
+        epoch: row.read("epoch")?,
         active,
-        config: RawValue::from_string(row.get("config")).map_err(StoreError::defect)?,
-        checksum: row.get("checksum"),
-        created_by: row.get("created_by"),
-        created_at: row.get("created_at"),
-        comment: row.get("comment"),
+        config: RawValue::from_string(row.read("config")?).map_err(StoreError::defect)?,
+        checksum: row.read("checksum")?,
+        created_by: row.read("created_by")?,
+        created_at: row.read("created_at")?,
+        comment: row.read("comment")?,
     })
 }
 
 pub(super) fn active_from(row: &Row) -> Result<Active, StoreError> {
     let service_name = service_in(row)?;
-    let version: Option<i64> = row.get("version");
+    let version: Option<i64> = row.read("version")?;
     let config = version.map(|_| config_from(row, service_name.clone(), true)).transpose()?;
     Ok(Active {
         service_name,
-        position: Position { epoch: row.get("epoch"), revision: row.get("revision") },
+        position: Position { epoch: row.read("epoch")?, revision: row.read("revision")? },
         config,
-        activated_by: row.get("activated_by"),
-        updated_at: row.get("updated_at"),
-        pushed: row.get("pushed"),
+        activated_by: row.read("activated_by")?,
+        updated_at: row.read("updated_at")?,
+        pushed: row.read("pushed")?,
     })
 }
 
-fn activation_from(row: &Row) -> Activation {
-    Activation {
-        revision: row.get("revision"),
-        version: row.get("version"),
-        action: row.get("action"),
-        by: row.get("activated_by"),
-        authenticated_as: row.get("authenticated_as"),
-        at: row.get("activated_at"),
-        comment: row.get("comment"),
-        forced: row.get("forced"),
-    }
+fn activation_from(row: &Row) -> Result<Activation, StoreError> {
+    Ok(Activation {
+        revision: row.read("revision")?,
+        version: row.read("version")?,
+        action: row.read("action")?,
+        by: row.read("activated_by")?,
+        authenticated_as: row.read("authenticated_as")?,
+        at: row.read("activated_at")?,
+        comment: row.read("comment")?,
+        forced: row.read("forced")?,
+    })
 }
 
-fn version_from(row: &Row) -> Version {
-    Version {
-        version: row.get("version"),
-        checksum: row.get("checksum"),
-        created_by: row.get("created_by"),
-        created_at: row.get("created_at"),
-        active: row.get("active"),
-        size_bytes: row.get("size_bytes"),
-    }
+fn version_from(row: &Row) -> Result<Version, StoreError> {
+    Ok(Version {
+        version: row.read("version")?,
+        checksum: row.read("checksum")?,
+        created_by: row.read("created_by")?,
+        created_at: row.read("created_at")?,
+        active: row.read("active")?,
+        size_bytes: row.read("size_bytes")?,
+    })
 }
 
 fn report_from(row: &Row, head: i64, activated_at: OffsetDateTime) -> Result<InstanceConfig, StoreError> {
     let applied = Applied {
-        revision: row.get("config_revision"),
-        version: row.get("config_version"),
-        error: row.get("config_error"),
+        revision: row.read("config_revision")?,
+        version: row.read("config_version")?,
+        error: row.read("config_error")?,
     };
-    let registered_at: OffsetDateTime = row.get("registered_at");
-    let reported_at: Option<OffsetDateTime> = row.get("config_reported_at");
+    let registered_at: OffsetDateTime = row.read("registered_at")?;
+    let reported_at: Option<OffsetDateTime> = row.read("config_reported_at")?;
     let state = Convergence::of(&applied, head);
     let since = match state {
         Convergence::Current | Convergence::Failed => reported_at.unwrap_or(registered_at),

@@ -2,6 +2,7 @@
 
 use super::outbox::NewEvent;
 use super::registry::service_in;
+use super::row::{Columns as _, readable};
 use super::{Store, StoreError, Tx, sql};
 use crate::domain::lease::Token;
 use crate::domain::settings::Retention;
@@ -41,8 +42,8 @@ async fn push_in(tx: &Tx<'_>, token: Token, frozen: bool) -> Result<bool, StoreE
         return Ok(false);
     }
     let rows = tx.query(sql::CONFIG_HEAD_PUSH, &[&frozen]).await?;
-    let pushed = rows.iter().map(|row| {
-        let (revision, version): (i64, Option<i64>) = (row.get("revision"), row.get("version"));
+    let pushed = readable("configs", &rows, |row| {
+        let (revision, version): (i64, Option<i64>) = (row.read("revision")?, row.read("version")?);
         Ok(NewEvent {
             topic: Topic::Config,
             kind: Kind::Pushed,
@@ -51,7 +52,6 @@ async fn push_in(tx: &Tx<'_>, token: Token, frozen: bool) -> Result<bool, StoreE
             details: super::object(serde_json::json!({ "revision": revision, "version": version })),
         })
     });
-    let pushed = pushed.collect::<Result<Vec<_>, StoreError>>()?;
     tx.record(&pushed).await?;
     Ok(!pushed.is_empty())
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::config::active_from;
 use super::delivery::Delivery;
 use super::outbox::NewEvent;
+use super::row::Columns as _;
 use super::{Store, StoreError, Tx, gate, sql};
 use crate::domain::name::ServiceName;
 use crate::domain::schema;
@@ -31,7 +32,7 @@ impl Store {
     /// What Postgres says.
     pub async fn config_schema(&self, service: &ServiceName) -> Result<Option<Value>, StoreError> {
         let rows = self.query(sql::CONFIG_SCHEMA_GET, &[&service.as_str()]).await?;
-        Ok(rows.first().map(|row| row.get("schema")))
+        rows.first().map(|row| row.read("schema")).transpose()
     }
 
     /// Gives a service a schema, or takes it away.

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use super::config::{Active, active_from};
 use super::delivery::Delivery;
 use super::outbox::NewEvent;
+use super::row::Columns as _;
 use super::{Store, StoreError, Tx, gate, object, sql};
 use crate::domain::alert::Case;
 use crate::domain::alert::plan::Begin;
@@ -155,25 +156,24 @@ async fn write_in(tx: &Tx<'_>, write: &ConfigWrite) -> Result<Written, StoreErro
 }
 
 fn state_from(row: &Row) -> Result<State, StoreError> {
-    let undo = row.get::<_, Option<i64>>("undo_revision").map(|revision| Undo {
-        revision,
-        version: row.get("undo_version"),
-        below: row.get("undo_below"),
-    });
+    let undo = match row.read::<Option<i64>>("undo_revision")? {
+        Some(revision) => Some(Undo { revision, version: row.read("undo_version")?, below: row.read("undo_below")? }),
+        None => None,
+    };
     Ok(State {
         head: Head {
-            revision: row.get("revision"),
-            version: row.get("version"),
-            last_version: row.get("last_version"),
+            revision: row.read("revision")?,
+            version: row.read("version")?,
+            last_version: row.read("last_version")?,
             undo,
         },
-        epoch: row.get("epoch"),
-        active_config: row.get("active_config"),
-        not_secret: match row.get("not_secret") {
+        epoch: row.read("epoch")?,
+        active_config: row.read("active_config")?,
+        not_secret: match row.read::<Option<Value>>("not_secret")? {
             None => BTreeSet::new(),
             Some(pointers) => serde_json::from_value(pointers).map_err(StoreError::defect)?,
         },
-        schema: row.get("schema"),
+        schema: row.read("schema")?,
     })
 }
 
@@ -192,7 +192,7 @@ async fn content(tx: &Tx<'_>, write: &ConfigWrite, state: &State) -> Result<Opti
             let Some(version) = target else { return Ok(None) };
             let row = tx.query_opt(sql::CONFIG_VERSION, &[&service.as_str(), &version]).await?;
             let gone = || if to.is_some() { no_version(service, version) } else { not_kept(service, version) };
-            let text: String = row.ok_or_else(gone)?.get("config");
+            let text: String = row.ok_or_else(gone)?.read("config")?;
             let value = gate::parsed(&text)?;
             // Its writer vouched for it.
             Ok(Some(Content { value, text, not_secret: BTreeSet::new() }))
@@ -228,17 +228,12 @@ fn merge(active: &str, patch: &Map<String, Value>, limits: &Limits) -> Result<Ma
 async fn new_content(tx: &Tx<'_>, write: &ConfigWrite, state: &State, value: Value) -> Result<Content, StoreError> {
     let mut not_secret: BTreeSet<String> = write.options.not_secret.iter().cloned().collect();
     not_secret.extend(still_vouched_for(write, state, &value)?);
-    let secrets = gate::find_secrets(&value, &not_secret).await?;
+    let secrets = gate::find_secrets(&write.service_name, &value, &not_secret).await?;
     if !secrets.is_empty() {
-        return Err(Error::new(
-            ErrorCode::SecretDetected,
-            "config: it carries secrets; put \"${env:NAME}\" there, which clients resolve from their environment, or list the path in not_secret if it is none",
-        )
-        .with("field", "config")
-        .with("paths", secrets)
-        .into());
+        let next = "put \"${env:NAME}\" there, which clients resolve from their environment, or list the path in not_secret if it is none";
+        return Err(Error::secret_detected("config", next, secrets).into());
     }
-    let text: String = tx.query_one(sql::CONFIG_NORMALISE, &[&value.to_string()]).await?.get("config");
+    let text: String = tx.query_one(sql::CONFIG_NORMALISE, &[&value.to_string()]).await?.read("config")?;
     if text.len() > write.limits.config_bytes {
         return Err(too_large(write.limits.config_bytes).into());
     }
@@ -375,12 +370,16 @@ async fn read_active(tx: &Tx<'_>, service: &str) -> Result<Option<Active>, Store
 
 fn refusal_error(refusal: Refusal, service: &ServiceName, head: &Head) -> Error {
     match refusal {
-        Refusal::Conflict => Error::new(
-            ErrorCode::VersionConflict,
-            "the active config is not the expected one: read it, and decide again",
-        )
-        .with("active_version", head.version)
-        .with("revision", head.revision),
+        Refusal::OtherVersion | Refusal::OtherRevision => {
+            let field = if refusal == Refusal::OtherVersion { "expected_version" } else { "expected_revision" };
+            Error::new(
+                ErrorCode::VersionConflict,
+                format!("{field}: the active config is not the expected one: read it, and decide again"),
+            )
+            .with("field", field)
+            .with("active_version", head.version)
+            .with("revision", head.revision)
+        }
         Refusal::NoConfig => no_config(service),
         Refusal::NothingToUndo => Error::new(
             ErrorCode::NotFound,

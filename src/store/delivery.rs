@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::row::Columns as _;
 use super::{StoreError, Tx, sql};
 use crate::wire::{Error, ErrorCode};
 
@@ -33,11 +35,11 @@ impl Tx<'_> {
             let body: &[u8] = &request.body;
             let found = self.query_opt(sql::CONFIG_REQUEST_FIND, &[&request.subject, request_id, &body]).await?;
             if let Some(row) = found {
-                if !row.get::<_, bool>("same_body") {
+                if !row.read::<bool>("same_body")? {
                     let rule = "was used for another request within ten minutes: take a new one";
                     return Err(Error::field("request_id", rule).into());
                 }
-                return serde_json::from_value(row.get("answer")).map(Some).map_err(StoreError::defect);
+                return serde_json::from_value(row.read::<Value>("answer")?).map(Some).map_err(StoreError::defect);
             }
         }
         match request.deadline {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::Row;
 
+use super::row::Columns as _;
 use super::{Store, StoreError, Tx, sql};
 use crate::domain::dependency::Graph;
 use crate::domain::name::ServiceName;
@@ -28,29 +29,29 @@ impl Store {
     pub async fn dependencies(&self) -> Result<Dependencies, StoreError> {
         let rows = self.query(sql::DEPENDENCY_GRAPH, &[]).await?;
         // Thousands of lists take a while to read.
-        tokio::task::spawn_blocking(move || dependencies_from(&rows)).await.map_err(StoreError::defect)
+        tokio::task::spawn_blocking(move || dependencies_from(&rows)).await.map_err(StoreError::defect)?
     }
 }
 
 /// Rows that were written by hand may hold what is no name: it can't be anybody's, and is left out.
-fn dependencies_from(rows: &[Row]) -> Dependencies {
-    let name_in = |row: &Row| row.get::<_, &str>("name").parse::<ServiceName>().ok();
-    let (declarations, nodes): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get::<_, &str>("kind") == "needs");
-    let mut known = BTreeMap::new();
-    for row in nodes {
-        let Some(name) = name_in(row) else { continue };
-        let kind = if row.get::<_, &str>("kind") == "service" { NodeKind::Service } else { NodeKind::Infrastructure };
+fn dependencies_from(rows: &[Row]) -> Result<Dependencies, StoreError> {
+    let (mut known, mut edges) = (BTreeMap::new(), Vec::new());
+    for row in rows {
+        let Ok(name) = row.read::<&str>("name")?.parse::<ServiceName>() else { continue };
+        let kind = match row.read("kind")? {
+            "needs" => {
+                let needs = serde_json::from_str::<Vec<String>>(row.read("needs")?).unwrap_or_default();
+                let needs = needs.into_iter().filter_map(|need| ServiceName::try_from(need).ok());
+                edges.extend(needs.map(|need| (name.clone(), need)));
+                continue;
+            }
+            "service" => NodeKind::Service,
+            _ => NodeKind::Infrastructure,
+        };
         // Where a component has the name of a service, the service comes first, and stays.
-        known.entry(name).or_insert((kind, status_of(row.get("rank"))));
+        known.entry(name).or_insert((kind, status_of(row.read("rank")?)));
     }
-    let edges = declarations.into_iter().filter_map(|row| {
-        let needs = serde_json::from_str::<Vec<String>>(row.get("needs")).ok()?;
-        Some((name_in(row)?, needs))
-    });
-    let edges = edges.flat_map(|(name, needs)| {
-        needs.into_iter().filter_map(move |need| Some((name.clone(), need.try_into().ok()?)))
-    });
-    Dependencies { graph: Graph::new(known.keys().cloned(), edges), known }
+    Ok(Dependencies { graph: Graph::new(known.keys().cloned(), edges), known })
 }
 
 /// A state from its rank, as `status_rank` in the schema gives it.
@@ -70,7 +71,8 @@ pub(super) async fn dependency_states(tx: &Tx<'_>, names: &[ServiceName]) -> Res
     }
     let wanted: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
     let rows = tx.query(sql::DEPENDENCY_STATUS, &[&wanted]).await?;
-    let states: HashMap<&str, _> = rows.iter().map(|row| (row.get("name"), status_of(row.get("rank")))).collect();
+    let states = rows.iter().map(|row| Ok((row.read("name")?, status_of(row.read("rank")?))));
+    let states: HashMap<&str, _> = states.collect::<Result<_, StoreError>>()?;
     let state = |name: &ServiceName| states.get(name.as_str()).copied().unwrap_or(DependencyStatus::Unknown);
     Ok(names.iter().map(|name| Dependency { name: name.clone(), status: state(name) }).collect())
 }

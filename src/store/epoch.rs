@@ -1,5 +1,6 @@
 //! The epoch, and what tells that Postgres went back.
 
+use super::row::Columns as _;
 use super::{Store, StoreError, sql};
 use crate::domain::name::{InstanceId, ServiceName};
 
@@ -31,7 +32,7 @@ impl Store {
     pub async fn standing(&self) -> Result<Standing, StoreError> {
         let rows = self.query(sql::STANDING, &[]).await?;
         let row = rows.first().ok_or_else(|| StoreError::defect("the schema names no epoch"))?;
-        Ok(Standing { epoch: row.get("epoch"), database: row.get("database") })
+        Ok(Standing { epoch: row.read("epoch")?, database: row.read("database")? })
     }
 
     /// The epoch.
@@ -40,7 +41,7 @@ impl Store {
     /// What Postgres says.
     pub async fn epoch(&self) -> Result<i64, StoreError> {
         let rows = self.query(sql::META, &[]).await?;
-        rows.first().map(|row| row.get("epoch")).ok_or_else(|| StoreError::defect("the schema names no epoch"))
+        rows.first().ok_or_else(|| StoreError::defect("the schema names no epoch"))?.read("epoch")
     }
 
     /// Notes by what this database is recognised; raises the epoch when it was another one before (restored into
@@ -50,7 +51,10 @@ impl Store {
     /// What Postgres says.
     pub async fn recognise(&self) -> Result<Option<i64>, StoreError> {
         let rows = self.query(sql::EPOCH_RECOGNISE, &[]).await?;
-        Ok(rows.first().filter(|row| row.get("raised")).map(|row| row.get("epoch")))
+        match rows.first() {
+            Some(row) if row.read("raised")? => row.read("epoch").map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Raises the epoch above `above`, unless it isn't `seen` any more: then the evidence, which is kept for people, was
@@ -86,7 +90,7 @@ impl Store {
     ) -> Result<Option<i64>, StoreError> {
         let (service, instance) = told_by.unzip();
         let rows = self.query(sql::EPOCH_RAISE, &[&seen, &above, &evidence, &service, &instance]).await?;
-        Ok(rows.first().map(|row| row.get("epoch")))
+        rows.first().map(|row| row.read("epoch")).transpose()
     }
 
     /// What Postgres knows of how far a bucket's stream had come.
@@ -96,7 +100,7 @@ impl Store {
     pub async fn stream_reached(&self, stream: &str) -> Result<Reached, StoreError> {
         let rows = self.query(sql::BUCKET_SEQUENCE_GET, &[&stream]).await?;
         let row = rows.first().ok_or_else(|| StoreError::defect("the schema names no epoch"))?;
-        let number = |column| u64::try_from(row.get::<_, Option<i64>>(column).unwrap_or(0)).map_err(StoreError::defect);
+        let number = |column| u64::try_from(row.read::<Option<i64>>(column)?.unwrap_or(0)).map_err(StoreError::defect);
         Ok(Reached { sequence: number("last_sequence")?, raised_ms: number("raised_ms")? })
     }
 

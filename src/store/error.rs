@@ -17,6 +17,9 @@ pub enum StoreError {
     /// Postgres can't be reached, or isn't ready; nothing was written.
     #[error("PostgreSQL can't be reached")]
     Unavailable(#[source] Cause),
+    /// No connection was free in time, while Postgres served others; nothing was written.
+    #[error("no connection to PostgreSQL was free in time")]
+    Busy,
     /// The connection broke while a statement ran, before COMMIT was sent; nothing was written.
     #[error("the connection to PostgreSQL broke")]
     Broken(#[source] Cause),
@@ -76,6 +79,12 @@ impl StoreError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Broken(_) | Self::TimedOut | Self::OutcomeUnknown(_))
+    }
+
+    /// Whether it will pass by itself, and the same may be done later: Postgres is away, or has too much to do.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.is_outage() || matches!(self, Self::Busy | Self::Conflict(_))
     }
 
     /// The error with its causes, for a log.

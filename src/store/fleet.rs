@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 
 use super::infra::component_from;
+use super::row::Columns as _;
 use super::{Store, StoreError, Tx, sql};
 use crate::domain::name::ServiceName;
 use crate::wire::fleet::{AlertCounts, ConfigCounts, Counts, Fleet};
@@ -25,32 +26,35 @@ async fn fleet_in(tx: &Tx<'_>) -> Result<Fleet, StoreError> {
     tx.execute(sql::SNAPSHOT, &[]).await?;
     let row = tx.query_one(sql::FLEET, &[&NAMED]).await?;
     let components = tx.query(sql::COMPONENTS, &[&None::<Vec<&str>>]).await?;
-    let counts = |prefix: &str| Counts {
-        total: row.get(format!("{prefix}total").as_str()),
-        healthy: row.get(format!("{prefix}healthy").as_str()),
-        degraded: row.get(format!("{prefix}degraded").as_str()),
-        down: row.get(format!("{prefix}down").as_str()),
+    let counts = |prefix: &str| {
+        let count = |status: &str| row.read(&format!("{prefix}{status}"));
+        Ok::<_, StoreError>(Counts {
+            total: count("total")?,
+            healthy: count("healthy")?,
+            degraded: count("degraded")?,
+            down: count("down")?,
+        })
     };
     Ok(Fleet {
-        services: counts(""),
-        instances: counts("instances_"),
-        draining: row.get("draining"),
+        services: counts("")?,
+        instances: counts("instances_")?,
+        draining: row.read("draining")?,
         infra: components.iter().map(component_from).collect::<Result<_, _>>()?,
         alerts: AlertCounts {
-            critical: row.get("critical"),
-            warning: row.get("warning"),
-            info: row.get("info"),
-            acked: row.get("acked"),
+            critical: row.read("critical")?,
+            warning: row.read("warning")?,
+            info: row.read("info")?,
+            acked: row.read("acked")?,
         },
         configs: ConfigCounts {
-            total: row.get("configs"),
-            not_converged: row.get("not_converged"),
+            total: row.read("configs")?,
+            not_converged: row.read("not_converged")?,
             services: behind(&row)?,
         },
     })
 }
 
 fn behind(row: &Row) -> Result<Vec<ServiceName>, StoreError> {
-    let names: Vec<String> = row.get("behind");
+    let names: Vec<String> = row.read("behind")?;
     names.into_iter().map(|name| name.try_into().map_err(StoreError::defect)).collect()
 }

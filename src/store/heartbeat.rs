@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::outbox::NewEvent;
 use super::registry::config_ref_from;
+use super::row::Columns as _;
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::heartbeat::{self, Refusal, Report};
 use crate::domain::name::{InstanceId, ServiceName};
@@ -72,14 +73,17 @@ impl Store {
         let rows = self.query(sql::HEARTBEAT_TOUCH, params).await?;
         let mut heard = vec![None; beats.len()];
         for row in rows {
-            let position = usize::try_from(row.get::<_, i64>("position") - 1).map_err(StoreError::defect)?;
+            let position = usize::try_from(row.read::<i64>("position")? - 1).map_err(StoreError::defect)?;
             let Some((slot, beat)) = heard.get_mut(position).zip(beats.get(position)) else { continue };
             let Some(instance_id) = beat.report.instance_id.clone() else { continue };
             *slot = Some(Heard {
                 instance_id,
                 status: beat.report.status,
-                interval_seconds: row.get("heartbeat_interval_seconds"),
-                config: row.get::<_, Option<i64>>("revision").map(|_| config_ref_from(&row)),
+                interval_seconds: row.read("heartbeat_interval_seconds")?,
+                config: match row.read::<Option<i64>>("revision")? {
+                    Some(_) => Some(config_ref_from(&row)?),
+                    None => None,
+                },
             });
         }
         Ok(heard)

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio_postgres::Row;
 
 use super::outbox::NewEvent;
+use super::row::Columns as _;
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::name::ServiceName;
 use crate::domain::status::Status;
@@ -83,12 +84,9 @@ impl Store {
 
 async fn record_in(tx: &Tx<'_>, round: &[Checked]) -> Result<bool, StoreError> {
     let names: Vec<&str> = round.iter().map(|checked| checked.name.as_str()).collect();
-    let before: HashMap<String, String> = tx
-        .query(sql::COMPONENTS_LOCK, &[&names])
-        .await?
-        .iter()
-        .map(|row| (row.get("component_name"), row.get("status")))
-        .collect();
+    let before = tx.query(sql::COMPONENTS_LOCK, &[&names]).await?;
+    let before = before.iter().map(|row| Ok((row.read("component_name")?, row.read("status")?)));
+    let before: HashMap<String, String> = before.collect::<Result<_, StoreError>>()?;
     let kinds: Vec<&str> = round.iter().map(|checked| checked.kind).collect();
     let statuses: Vec<&str> = round.iter().map(|checked| checked.status.as_str()).collect();
     let times: Vec<Option<f64>> = round.iter().map(|checked| checked.response_time_ms).collect();
@@ -97,7 +95,7 @@ async fn record_in(tx: &Tx<'_>, round: &[Checked]) -> Result<bool, StoreError> {
     let ages: Vec<f64> = round.iter().map(|checked| checked.at.elapsed().as_secs_f64()).collect();
     let params: super::Params<'_> = &[&names, &kinds, &statuses, &times, &errors, &critical, &ages];
     let newest = tx.query(sql::COMPONENTS_RECORD, params).await?;
-    let newest: Vec<&str> = newest.iter().map(|row| row.get("component_name")).collect();
+    let newest: Vec<&str> = newest.iter().map(|row| row.read("component_name")).collect::<Result<_, _>>()?;
     let changed = round.iter().filter(|checked| newest.contains(&checked.name.as_str()));
     let events: Vec<NewEvent> =
         changed.filter_map(|checked| change(before.get(checked.name.as_str()), checked)).collect();
@@ -134,18 +132,18 @@ fn change(before: Option<&String>, checked: &Checked) -> Option<NewEvent> {
 }
 
 fn name_in(row: &Row) -> Result<ServiceName, StoreError> {
-    row.get::<_, String>("component_name").try_into().map_err(StoreError::defect)
+    row.read::<String>("component_name")?.try_into().map_err(StoreError::defect)
 }
 
 pub(super) fn component_from(row: &Row) -> Result<Component, StoreError> {
     Ok(Component {
         component_name: name_in(row)?,
-        kind: row.get("kind"),
-        status: serde_json::from_value(row.get::<_, String>("status").into()).map_err(StoreError::defect)?,
-        response_time_ms: row.get("response_time_ms"),
-        error_message: row.get("error_message"),
-        checked_at: row.get("checked_at"),
-        critical: row.get("critical"),
+        kind: row.read("kind")?,
+        status: serde_json::from_value(row.read::<String>("status")?.into()).map_err(StoreError::defect)?,
+        response_time_ms: row.read("response_time_ms")?,
+        error_message: row.read("error_message")?,
+        checked_at: row.read("checked_at")?,
+        critical: row.read("critical")?,
         uptime_pct_24h: None,
     })
 }

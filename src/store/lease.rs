@@ -1,5 +1,6 @@
 //! Leadership.
 
+use super::row::Columns as _;
 use super::{Store, StoreError, sql};
 use crate::domain::lease::{DURATION, Token};
 
@@ -10,7 +11,7 @@ impl Store {
     /// What Postgres says.
     pub async fn acquire_lease(&self) -> Result<Option<Token>, StoreError> {
         let rows = self.query(sql::LEASE_ACQUIRE, &[&self.replica_id, &DURATION.as_secs_f64()]).await?;
-        Ok(rows.first().map(|row| Token(row.get("token"))))
+        rows.first().map(|row| row.read("token").map(Token)).transpose()
     }
 
     /// Gives the leadership up, so that another replica leads at once.

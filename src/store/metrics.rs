@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
+use super::row::Columns as _;
 use super::{Store, StoreError, sql};
 use crate::domain::metrics::{Buckets, Summary};
 use crate::domain::name::{InstanceId, ServiceName};
@@ -50,7 +51,7 @@ impl Store {
     pub async fn is_known(&self, service: &ServiceName, instance: Option<&InstanceId>) -> Result<bool, StoreError> {
         let instance = instance.map(InstanceId::as_str);
         let rows = self.query(sql::SERVICE_KNOWN, &[&service.as_str(), &instance]).await?;
-        Ok(rows.first().is_some_and(|row| row.get("known")))
+        rows.first().map_or(Ok(false), |row| row.read("known"))
     }
 }
 
@@ -60,10 +61,10 @@ fn point((begins, summary): (i64, Summary)) -> Result<Point, StoreError> {
 }
 
 fn take((buckets, read): &mut (Buckets, usize), row: &Row) -> Result<(), StoreError> {
-    let at: OffsetDateTime = row.get("timestamp");
+    let at: OffsetDateTime = row.read("timestamp")?;
     let at = i64::try_from(at.unix_timestamp_nanos() / 1_000).map_err(StoreError::defect)?;
     // What isn't an object of numbers, only a hand at the SQL prompt could write.
-    let metrics: Map<String, Value> = serde_json::from_str(row.get("metrics")).unwrap_or_default();
+    let metrics: Map<String, Value> = serde_json::from_str(row.read("metrics")?).unwrap_or_default();
     *read += metrics.len().max(1);
     if *read > MAX_READ {
         let next = "ask for a shorter time, for one metric_type, or for one instance_id";

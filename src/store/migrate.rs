@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::options::Purpose;
+use super::row::Columns as _;
 use super::{DatabaseOptions, StoreError, sql};
 
 mod embedded {
@@ -83,16 +84,17 @@ pub async fn verify(options: &DatabaseOptions) -> Result<(), SchemaError> {
 
 async fn check(client: &Client, complete: bool) -> Result<(), SchemaError> {
     let known = newest_known();
-    let table = client.query_one("SELECT to_regclass('refinery_schema_history')::text", &[]).await;
-    let exists = table.map_err(StoreError::from)?.get::<_, Option<String>>(0).is_some();
+    let table = client.query_one("SELECT to_regclass('refinery_schema_history')::text AS found", &[]).await;
+    let exists = table.map_err(StoreError::from)?.read::<Option<&str>>("found")?.is_some();
     let found = if exists {
-        let newest = client.query_one("SELECT coalesce(max(version), 0) FROM refinery_schema_history", &[]).await;
-        newest.map_err(StoreError::from)?.get(0)
+        let newest =
+            client.query_one("SELECT coalesce(max(version), 0) AS newest FROM refinery_schema_history", &[]).await;
+        newest.map_err(StoreError::from)?.read("newest")?
     } else {
         0
     };
     if found > 0 {
-        let oldest = client.query_one(sql::META, &[]).await.map_err(StoreError::from)?.get("oldest_schema");
+        let oldest = client.query_one(sql::META, &[]).await.map_err(StoreError::from)?.read("oldest_schema")?;
         if oldest > known {
             return Err(SchemaError::TooNew { known, oldest });
         }

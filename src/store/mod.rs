@@ -26,6 +26,7 @@ pub mod probe;
 pub mod reading;
 pub mod registry;
 pub mod retention;
+mod row;
 pub mod sql;
 pub mod sweep;
 pub mod timeline;
@@ -35,12 +36,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+
+use row::Columns as _;
 
 pub use error::StoreError;
 pub use options::DatabaseOptions;
@@ -171,6 +174,8 @@ impl Store {
     async fn connection(&self) -> Result<Object, StoreError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => StoreError::while_connecting(error),
+            // Others hold them all. Postgres isn't what is missing, unless it served none of those in all the time they had.
+            PoolError::Timeout(TimeoutType::Wait) if self.silence() < TX_TIMEOUT + CONNECT_TIMEOUT => StoreError::Busy,
             other => StoreError::unavailable(other),
         })
     }
@@ -280,7 +285,7 @@ impl Store {
     /// When Postgres can't be asked.
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
         let rows = self.query(sql::CLOCK, &[]).await?;
-        rows.first().map(|row| row.get("now")).ok_or_else(|| StoreError::defect("the clock gave no row"))
+        rows.first().ok_or_else(|| StoreError::defect("the clock gave no row"))?.read("now")
     }
 
     /// Closes all connections.

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
+use super::row::{Columns as _, readable};
 use super::{Store, StoreError, Tx, sql};
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::wire::bucket::Key;
@@ -75,7 +76,7 @@ impl Store {
     /// What Postgres says.
     pub async fn unpublished(&self, after: i64, limit: i64) -> Result<Vec<Unpublished>, StoreError> {
         let rows = self.query(sql::EVENT_UNPUBLISHED, &[&self.replica_id, &limit, &after]).await?;
-        rows.iter().filter_map(|row| unpublished_from(row).transpose()).collect()
+        Ok(readable("events", &rows, unpublished_from).into_iter().flatten().collect())
     }
 
     /// Notes that events are on the stream and that KV has what they changed, and how far its streams have come with it.
@@ -94,7 +95,7 @@ impl Store {
     /// What Postgres says.
     pub async fn count_unpublished(&self) -> Result<i64, StoreError> {
         let rows = self.query(sql::EVENT_PENDING, &[]).await?;
-        Ok(rows.first().map_or(0, |row| row.get(0)))
+        rows.first().map_or(Ok(0), |row| row.read("pending"))
     }
 }
 
@@ -107,23 +108,23 @@ fn event_id(at: OffsetDateTime, row: i64) -> String {
 /// `None` for a kind or topic that only a newer hub knows: that hub publishes it.
 fn unpublished_from(row: &Row) -> Result<Option<Unpublished>, StoreError> {
     let event = event_from(row)?;
-    Ok(event.map(|event| Unpublished { row: row.get("id"), event }))
+    event.map(|event| Ok(Unpublished { row: row.read("id")?, event })).transpose()
 }
 
 /// An event from columns `id`, `at`, `topic`, `kind`, `service_name`, `instance_id` and `details`; `None` for a kind or
 /// topic that only a newer hub knows.
 pub(super) fn event_from(row: &Row) -> Result<Option<Event>, StoreError> {
-    let known = Kind::from_text(row.get("kind")).zip(Topic::from_text(row.get("topic")));
+    let known = Kind::from_text(row.read("kind")?).zip(Topic::from_text(row.read("topic")?));
     let Some((kind, topic)) = known else { return Ok(None) };
-    let (id, at): (i64, OffsetDateTime) = (row.get("id"), row.get("at"));
-    let instance_id = row.get::<_, Option<String>>("instance_id").map(InstanceId::try_from).transpose();
+    let (id, at): (i64, OffsetDateTime) = (row.read("id")?, row.read("at")?);
+    let instance_id = row.read::<Option<String>>("instance_id")?.map(InstanceId::try_from).transpose();
     Ok(Some(Event {
         id: event_id(at, id),
         at,
         topic,
         kind,
-        service_name: ServiceName::try_from(row.get::<_, String>("service_name")).map_err(StoreError::defect)?,
+        service_name: ServiceName::try_from(row.read::<String>("service_name")?).map_err(StoreError::defect)?,
         instance_id: instance_id.map_err(StoreError::defect)?,
-        details: super::object(row.get("details")),
+        details: super::object(row.read("details")?),
     }))
 }

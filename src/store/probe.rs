@@ -17,6 +17,8 @@ use super::{StoreError, sql};
 pub enum ProbeError {
     /// The connection couldn't be made, or broke.
     Io(io::Error),
+    /// What answers doesn't speak PostgreSQL's protocol.
+    Protocol,
     /// It refused, or something about the connection can't be used; in words for people, without credentials.
     Refused(String),
 }
@@ -103,13 +105,21 @@ impl From<tokio_postgres::Error> for ProbeError {
         match io {
             Some(io) => match io.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
                 Some(tls) => Self::Refused(format!("TLS: {tls}")),
+                // What can't be read as the protocol's messages.
+                None if [io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput, io::ErrorKind::Other]
+                    .contains(&io.kind()) =>
+                {
+                    Self::Protocol
+                }
                 None => Self::Io(io.kind().into()),
             },
             None if error.is_closed() => Self::Io(io::ErrorKind::UnexpectedEof.into()),
-            // The password never stands in the cause, only that it is missing.
-            None => {
-                Self::Refused(error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
-            }
+            None => match error.source() {
+                // The password never stands in the cause, only that it is missing.
+                Some(cause) => Self::Refused(format!("{error}: {cause}")),
+                // A message that has no place there.
+                None => Self::Protocol,
+            },
         }
     }
 }

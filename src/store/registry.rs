@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 
 use super::dependencies::{check_dependencies, dependency_states};
 use super::outbox::NewEvent;
+use super::row::{Columns as _, readable};
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::heartbeat::{self, Applied, Refusal};
 use crate::domain::name::{InstanceId, ServiceName};
@@ -47,7 +48,7 @@ impl Tx<'_> {
         let instances: Vec<&str> = keys.iter().map(|(_, instance)| instance.as_str()).collect();
         let whole: Vec<&str> = services.iter().map(|service| service.as_str()).collect();
         let rows = self.query(sql::INSTANCES_LOCK, &[&names, &instances, &whole]).await?;
-        rows.iter().map(locked_from).collect()
+        Ok(readable("instances", &rows, locked_from))
     }
 
     /// Locks the instance that a call speaks of: the one it names, or the only one of its service.
@@ -64,7 +65,7 @@ impl Tx<'_> {
     /// The newest activations of these services, by service.
     pub(super) async fn config_refs(&self, services: &[&str]) -> Result<HashMap<String, ConfigRef>, StoreError> {
         let rows = self.query(sql::CONFIG_HEADS, &[&services]).await?;
-        Ok(rows.iter().map(|row| (row.get("service_name"), config_ref_from(row))).collect())
+        rows.iter().map(|row| Ok((row.read("service_name")?, config_ref_from(row)?))).collect()
     }
 }
 
@@ -138,7 +139,7 @@ impl Store {
     /// What Postgres says.
     pub async fn instance_keys(&self) -> Result<Vec<Key>, StoreError> {
         let rows = self.query(sql::INSTANCE_NAMES, &[]).await?;
-        rows.iter().map(|row| Ok(Key::Instance(service_in(row)?, instance_in(row)?))).collect()
+        Ok(readable("instances", &rows, |row| Ok(Key::Instance(service_in(row)?, instance_in(row)?))))
     }
 }
 
@@ -161,7 +162,7 @@ async fn register_in(tx: &Tx<'_>, request: &Register, instance_id: &InstanceId) 
         &Value::Object(request.metadata.clone()),
         &request.config_schema,
     ];
-    let incarnation: i64 = tx.query_one(sql::INSTANCE_REGISTER, params).await?.get("incarnation");
+    let incarnation: i64 = tx.query_one(sql::INSTANCE_REGISTER, params).await?.read("incarnation")?;
     tx.record(&[NewEvent {
         topic: Topic::Service,
         kind: Kind::Registered,
@@ -220,36 +221,42 @@ fn not_found() -> Error {
 }
 
 pub(super) fn service_in(row: &Row) -> Result<ServiceName, StoreError> {
-    row.get::<_, String>("service_name").try_into().map_err(StoreError::defect)
+    row.read::<String>("service_name")?.try_into().map_err(StoreError::defect)
 }
 
 pub(super) fn instance_in(row: &Row) -> Result<InstanceId, StoreError> {
-    row.get::<_, String>("instance_id").try_into().map_err(StoreError::defect)
+    row.read::<String>("instance_id")?.try_into().map_err(StoreError::defect)
 }
 
 pub(super) fn status_in(row: &Row) -> Result<Status, StoreError> {
-    row.get::<_, &str>("status").parse().map_err(StoreError::defect)
+    row.read::<&str>("status")?.parse().map_err(StoreError::defect)
 }
 
 /// A [`ConfigRef`] from columns `version`, `revision` and `epoch`.
-pub(super) fn config_ref_from(row: &Row) -> ConfigRef {
-    ConfigRef { version: row.get("version"), revision: row.get("revision"), epoch: row.get("epoch") }
+pub(super) fn config_ref_from(row: &Row) -> Result<ConfigRef, StoreError> {
+    Ok(ConfigRef { version: row.read("version")?, revision: row.read("revision")?, epoch: row.read("epoch")? })
+}
+
+/// The names in a list; what is no name, only a hand at the SQL prompt could write, and it can't be anybody's.
+fn names(list: Value) -> Vec<ServiceName> {
+    let items = list.as_array().into_iter().flatten();
+    items.filter_map(|item| item.as_str()?.parse().ok()).collect()
 }
 
 fn locked_from(row: &Row) -> Result<Locked, StoreError> {
     Ok(Locked {
-        id: row.get("id"),
+        id: row.read("id")?,
         service_name: service_in(row)?,
-        interval_seconds: row.get("heartbeat_interval_seconds"),
-        draining: row.get("draining"),
+        interval_seconds: row.read("heartbeat_interval_seconds")?,
+        draining: row.read("draining")?,
         record: heartbeat::Record {
             instance_id: instance_in(row)?,
-            incarnation: row.get("incarnation"),
+            incarnation: row.read("incarnation")?,
             status: status_in(row)?,
             applied: Applied {
-                revision: row.get("config_revision"),
-                version: row.get("config_version"),
-                error: row.get("config_error"),
+                revision: row.read("config_revision")?,
+                version: row.read("config_version")?,
+                error: row.read("config_error")?,
             },
         },
     })
@@ -259,18 +266,18 @@ fn instance_from(row: &Row) -> Result<Instance, StoreError> {
     Ok(Instance {
         service_name: service_in(row)?,
         instance_id: instance_in(row)?,
-        incarnation: row.get("incarnation"),
+        incarnation: row.read("incarnation")?,
         status: status_in(row)?,
-        draining: row.get("draining"),
-        version: row.get("version"),
-        host: row.get("host"),
-        port: row.get::<_, Option<i32>>("port").map(u16::try_from).transpose().map_err(StoreError::defect)?,
-        dependencies: serde_json::from_value(row.get("dependencies")).map_err(StoreError::defect)?,
-        metadata: object(row.get("metadata")),
-        last_heartbeat: row.get("last_heartbeat"),
-        registered_at: row.get("registered_at"),
-        config_revision: row.get("config_revision"),
-        config_version: row.get("config_version"),
-        config_error: row.get("config_error"),
+        draining: row.read("draining")?,
+        version: row.read("version")?,
+        host: row.read("host")?,
+        port: row.read::<Option<i32>>("port")?.map(u16::try_from).transpose().map_err(StoreError::defect)?,
+        dependencies: names(row.read("dependencies")?),
+        metadata: object(row.read("metadata")?),
+        last_heartbeat: row.read("last_heartbeat")?,
+        registered_at: row.read("registered_at")?,
+        config_revision: row.read("config_revision")?,
+        config_version: row.read("config_version")?,
+        config_error: row.read("config_error")?,
     })
 }

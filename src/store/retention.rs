@@ -1,5 +1,6 @@
 //! What is kept no longer: in batches, each a statement of its own that writes nothing unless this replica leads.
 
+use super::row::Columns as _;
 use super::{Store, StoreError, sql};
 use crate::domain::uptime::DAYS_KEPT;
 
@@ -44,7 +45,7 @@ impl Store {
     pub async fn remove_old(&self, old: Old, days: u32) -> Result<i64, StoreError> {
         let days = if old == Old::Transitions { i32::from(DAYS_KEPT) } else { days_of(days)? };
         let rows = self.query(old.statement(), &[&self.replica_id, &days, &BATCH]).await?;
-        Ok(rows.first().map_or(0, |row| row.get("removed")))
+        rows.first().map_or(Ok(0), |row| row.read("removed"))
     }
 
     /// Drops the oldest partition of `health_metrics` that ended `days` ago, and tells its name; `None` when there is none.
@@ -53,7 +54,7 @@ impl Store {
     /// What Postgres says. Somebody who reads the table counts as an outage: it is given up, so that no heartbeat waits.
     pub async fn drop_partition(&self, days: u32) -> Result<Option<String>, StoreError> {
         let rows = self.query(sql::PARTITION_DROP, &[&self.replica_id, &days_of(days)?]).await?;
-        Ok(rows.first().and_then(|row| row.get("dropped")))
+        rows.first().map_or(Ok(None), |row| row.read("dropped"))
     }
 
     /// Makes the partition of `health_metrics` for the day that begins in `days`, unless it is there, with the heartbeats that
@@ -63,7 +64,7 @@ impl Store {
     /// As [`Store::drop_partition`].
     pub async fn create_partition(&self, days: i32) -> Result<bool, StoreError> {
         let rows = self.query(sql::PARTITION_CREATE, &[&self.replica_id, &days]).await?;
-        Ok(rows.first().is_none_or(|row| row.get::<_, Option<bool>>("made").is_some()))
+        rows.first().map_or(Ok(true), |row| Ok(row.read::<Option<bool>>("made")?.is_some()))
     }
 }
 

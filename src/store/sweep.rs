@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 
 use super::outbox::NewEvent;
 use super::registry::{instance_in, service_in, status_in};
+use super::row::{Columns as _, readable};
 use super::{Store, StoreError, Tx, sql};
 use crate::domain::lease::Token;
 use crate::domain::liveness::{self, Observed, Tick, Verdict};
@@ -117,22 +118,22 @@ async fn candidates(tx: &Tx<'_>, vantage: &Vantage<'_>) -> Result<Vec<Candidate>
     let params: super::Params<'_> =
         &[&settings.heartbeat_interval_seconds, &factor, &settings.deregister_after_seconds];
     let rows = tx.query(sql::SWEEP_SILENT, params).await?;
-    rows.iter().map(|row| candidate_from(row, vantage)).collect()
+    Ok(readable("instances", &rows, |row| candidate_from(row, vantage)))
 }
 
 fn candidate_from(row: &Row, vantage: &Vantage<'_>) -> Result<Candidate, StoreError> {
     let (service_name, instance_id): (ServiceName, InstanceId) = (service_in(row)?, instance_in(row)?);
-    let incarnation = row.get("incarnation");
-    let overheard = vantage.overheard.last(&service_name, &instance_id, incarnation, row.get("alone"));
+    let incarnation = row.read("incarnation")?;
+    let overheard = vantage.overheard.last(&service_name, &instance_id, incarnation, row.read("alone")?);
     let observed = Observed {
         status: status_in(row)?,
-        last_heartbeat: row.get("last_heartbeat"),
+        last_heartbeat: row.read("last_heartbeat")?,
         overheard: overheard.map(|at| vantage.tick.now - vantage.tick.monotonic.saturating_sub(at)),
-        status_since: row.get("status_since"),
-        interval_seconds: row.get("heartbeat_interval_seconds"),
-        read_at: row.get("read_at"),
+        status_since: row.read("status_since")?,
+        interval_seconds: row.read("heartbeat_interval_seconds")?,
+        read_at: row.read("read_at")?,
     };
-    Ok(Candidate { id: row.get("id"), service_name, instance_id, incarnation, observed })
+    Ok(Candidate { id: row.read("id")?, service_name, instance_id, incarnation, observed })
 }
 
 /// The holds after a look at who isn't heard; what changed in them is written.
@@ -143,11 +144,12 @@ async fn look(tx: &Tx<'_>, vantage: &Vantage<'_>, due: &[Candidate], before: &Ho
     let (now, settings) = (vantage.tick.now, vantage.settings);
     let fallen = fallen(tx, vantage, due).await?;
     let rows = tx.query(sql::SWEEP_UP, &[]).await?;
-    let up = rows.iter().map(|row| {
-        let instances = usize::try_from(row.get::<_, i64>("instances")).map_err(StoreError::defect)?;
+    let up = readable("services", &rows, |row| {
+        let instances = usize::try_from(row.read::<i64>("instances")?).map_err(StoreError::defect)?;
         Ok((service_in(row)?, instances))
     });
-    let after = mass_expiry::look(before, &fallen, &up.collect::<Result<BTreeMap<_, _>, StoreError>>()?, now, settings);
+    let up: BTreeMap<_, _> = up.into_iter().collect();
+    let after = mass_expiry::look(before, &fallen, &up, now, settings);
     for (scope, hold) in after.iter().filter(|(scope, hold)| before.get(*scope) != Some(*hold)) {
         let instances = i32::try_from(hold.instances).map_err(StoreError::defect)?;
         tx.execute(sql::HOLD_KEEP, &[&name_of(scope), &instances, &hold.since, &hold.until]).await?;
@@ -168,8 +170,8 @@ async fn fallen(tx: &Tx<'_>, vantage: &Vantage<'_>, due: &[Candidate]) -> Result
     let window = first - Duration::seconds_f64(longest);
     let params: super::Params<'_> =
         &[&settings.heartbeat_interval_seconds, &liveness::factor(settings), &window, &ids_of(due)];
-    for row in tx.query(sql::SWEEP_FALLEN, params).await? {
-        let one = candidate_from(&row, vantage)?;
+    let rows = tx.query(sql::SWEEP_FALLEN, params).await?;
+    for one in readable("instances", &rows, |row| candidate_from(row, vantage)) {
         if one.observed.status == Status::Down {
             fallen.push(one.fallen(Fall::Down, settings));
         } else if one.observed.is_late(now, settings) {
@@ -181,14 +183,13 @@ async fn fallen(tx: &Tx<'_>, vantage: &Vantage<'_>, due: &[Candidate]) -> Result
 
 async fn holds(tx: &Tx<'_>) -> Result<Holds, StoreError> {
     let rows = tx.query(sql::HOLD_LIST, &[]).await?;
-    rows.iter()
-        .map(|row| {
-            let name: String = row.get("service_name");
-            let scope: Scope = (!name.is_empty()).then(|| name.try_into()).transpose().map_err(StoreError::defect)?;
-            let instances = usize::try_from(row.get::<_, i32>("instances")).map_err(StoreError::defect)?;
-            Ok((scope, Hold { instances, since: row.get("since"), until: row.get("until") }))
-        })
-        .collect()
+    let holds = readable("holds", &rows, |row| {
+        let name: String = row.read("service_name")?;
+        let scope: Scope = (!name.is_empty()).then(|| name.try_into()).transpose().map_err(StoreError::defect)?;
+        let instances = usize::try_from(row.read::<i32>("instances")?).map_err(StoreError::defect)?;
+        Ok((scope, Hold { instances, since: row.read("since")?, until: row.read("until")? }))
+    });
+    Ok(holds.into_iter().collect())
 }
 
 /// What stands in the table for a scope.

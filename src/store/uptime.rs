@@ -3,6 +3,7 @@
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::Row;
 
+use super::row::Columns as _;
 use super::{Store, StoreError, sql};
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
@@ -46,7 +47,7 @@ impl Store {
         let turn = self.turn().await?;
         let rows = self.query(sql::UPTIME_NAMES, &[&subject(kind), &after, &seconds, &i64::from(limit)]).await?;
         drop(turn);
-        let names: Vec<&str> = rows.iter().map(|row| row.get("name")).collect();
+        let names: Vec<&str> = rows.iter().map(|row| row.read("name")).collect::<Result<_, _>>()?;
         self.uptimes_of(kind, &names, seconds).await
     }
 
@@ -124,18 +125,18 @@ impl Tallies<'_> {
             self.current = None;
             return if self.found.is_empty() { Err(too_many()) } else { Ok(()) };
         }
-        let name: &str = row.get("name");
+        let name: &str = row.read("name")?;
         if self.current.as_ref().is_none_or(|(current, ..)| current != name) {
             self.finish()?;
-            let known: bool = row.get("known");
-            self.current = Some((name.to_owned(), self.tally(row.get("now"), known), known));
+            let known: bool = row.read("known")?;
+            self.current = Some((name.to_owned(), self.tally(row.read("now")?, known), known));
         }
         if let Some((_, tally, known)) = &mut self.current
-            && let Some(at) = row.get::<_, Option<OffsetDateTime>>("at")
+            && let Some(at) = row.read::<Option<OffsetDateTime>>("at")?
         {
             // Anything else is no status that counts: gone, or a component that can't be checked.
-            let status = row.get::<_, &str>("status").parse::<Status>().ok();
-            tally.change(row.get("instance_id"), at, status);
+            let status = row.read::<&str>("status")?.parse::<Status>().ok();
+            tally.change(row.read("instance_id")?, at, status);
             *known = true;
         }
         Ok(())

@@ -113,7 +113,7 @@ impl Request for AlertsAck {
     fn decode(fields: &mut Fields<'_>) -> Result<Self, Error> {
         Ok(Self {
             id: fields.integer("id", 1)?.ok_or_else(|| Error::field("id", "is missing; hub.alerts.list tells it"))?,
-            by: fields.text("by")?,
+            by: fields.author("by")?,
             silence_seconds: fields.seconds("silence_seconds", 0.0..=MAX_SILENCE_SECONDS)?,
         })
     }

@@ -105,8 +105,8 @@ const MAX_NOT_SECRET: usize = 100;
 impl WriteOptions {
     fn decode(fields: &mut Fields<'_>) -> Result<Self, Error> {
         Ok(Self {
-            created_by: fields.text("created_by")?,
-            comment: fields.text("comment")?,
+            created_by: fields.author("created_by")?,
+            comment: fields.remark("comment")?,
             expected_version: fields.integer("expected_version", 0)?,
             expected_revision: fields.integer("expected_revision", 0)?,
             dry_run: fields.flag("dry_run")?.unwrap_or(false),

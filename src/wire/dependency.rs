@@ -23,7 +23,7 @@ pub enum NodeKind {
     Unknown,
 }
 
-/// A service, a component, or a name that somebody depends on.
+/// A service, a component, or a name that somebody depends on. Where a component has the name of a service, it is the service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its name.

@@ -50,11 +50,11 @@ error_codes! {
     Expired = "expired", 408, "The `deadline` has passed; nothing was done. `details.now` is the hub's time.";
     StaleIncarnation = "stale_incarnation", 409, "A newer registration replaced the speaker's.";
     AmbiguousInstance = "ambiguous_instance", 409, "The service has several instances and none was named; `details.instances` lists them.";
-    VersionConflict = "version_conflict", 409, "The active config isn't the expected one; `details.active_version` tells which is.";
+    VersionConflict = "version_conflict", 409, "The active config isn't the expected one; `details.active_version` tells which is, `details.field` which expectation doesn't hold.";
     DependencyUnavailable = "dependency_unavailable", 409, "`require_dependencies` was set and one is missing or down; `details.dependencies` lists them.";
     TooLarge = "too_large", 413, "Over a size limit; `details.field` and `details.limit`.";
     SchemaViolation = "schema_violation", 422, "The config doesn't satisfy its schema; `details.violations`.";
-    SecretDetected = "secret_detected", 422, "The config carries a secret; `details.paths`, never the value.";
+    SecretDetected = "secret_detected", 422, "The config, a schema or a text carries a secret; `details.paths`, never the value.";
     Incompatible = "incompatible", 422, "A live instance declared that it can't read this config; `details.instances`.";
     Overloaded = "overloaded", 429, "Too much in flight; try again after `details.retry_after_ms`.";
     Internal = "internal", 500, "A defect of the hub; its log has the cause under `details.request_id`.";
@@ -138,6 +138,14 @@ impl Error {
         Self::new(ErrorCode::TooLarge, format!("{field}: at most {limit} {unit}"))
             .with("field", field)
             .with("limit", limit)
+    }
+
+    /// A field carries secrets, at these JSON pointers; `next` is what to do about it.
+    #[must_use]
+    pub fn secret_detected(field: &str, next: &str, paths: Vec<String>) -> Self {
+        Self::new(ErrorCode::SecretDetected, format!("{field}: it carries secrets; {next}"))
+            .with("field", field)
+            .with("paths", paths)
     }
 
     /// Something the hub needs can't be reached.

@@ -6,6 +6,7 @@ use super::error::{Error, ErrorCode};
 use super::json;
 use crate::domain::limits::Limits;
 use crate::domain::name::ServiceName;
+use crate::domain::text;
 
 /// The body of a request while it is decoded.
 #[derive(Debug)]
@@ -71,11 +72,47 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes a text of bounded length.
+    /// Takes a text of bounded length: one line without control characters.
+    ///
+    /// # Errors
+    /// When it is no text, too long, or holds control characters.
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+        let text = self.bounded(name)?;
+        text.as_deref().map_or(Ok(()), text::check_line).map_err(|rule| Error::field(name, rule))?;
+        Ok(text)
+    }
+
+    /// Takes a text that is kept as who did something: as [`Fields::text`], and nothing that has the form of a secret.
+    ///
+    /// # Errors
+    /// As [`Fields::text`]; [`ErrorCode::SecretDetected`].
+    pub fn author(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+        let text = self.text(name)?;
+        text.as_deref().map_or(Ok(()), |text| holds_no_secret(name, text))?;
+        Ok(text)
+    }
+
+    /// Takes a text that is kept as why something was done: as [`Fields::author`], but it may have several lines.
+    ///
+    /// # Errors
+    /// As [`Fields::author`].
+    pub fn remark(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+        let text = self.bounded(name)?;
+        text.as_deref().map_or(Ok(()), text::check_lines).map_err(|rule| Error::field(name, rule))?;
+        text.as_deref().map_or(Ok(()), |text| holds_no_secret(name, text))?;
+        Ok(text)
+    }
+
+    /// Takes a text that a program worded. Control characters in it become spaces: nothing is refused for how an error
+    /// reads.
     ///
     /// # Errors
     /// When it is no text, or too long.
-    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+    pub fn report(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+        Ok(self.bounded(name)?.map(|text| text::cleaned(&text)))
+    }
+
+    fn bounded(&mut self, name: &'static str) -> Result<Option<String>, Error> {
         let text = self.typed(name, "must be a text", |value| match value {
             Value::String(text) => Some(text),
             _ => None,
@@ -173,4 +210,14 @@ impl<'a> Fields<'a> {
             }
         }
     }
+}
+
+/// Checks that a text holds nothing of a well-known form of a secret. (Whoever decodes requests is a hub, and has the forms.)
+fn holds_no_secret(name: &str, text: &str) -> Result<(), Error> {
+    #[cfg(feature = "server")]
+    if crate::domain::secrets::has_a_form(text) {
+        return Err(Error::secret_detected(name, "leave it out", vec![format!("/{name}")]));
+    }
+    let _ = (name, text);
+    Ok(())
 }

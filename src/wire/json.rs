@@ -36,7 +36,7 @@ pub fn parse_object(text: &[u8], depth: usize) -> Result<Map<String, Value>, Vio
     match (parsed, state.violation.into_inner()) {
         (_, Some(violation)) => Err(violation),
         (Ok(Value::Object(map)), None) => Ok(map),
-        (Ok(_), None) => Err(whole("must be a JSON object")),
+        (Ok(_), None) => Err(whole(NO_OBJECT_RULE)),
         (Err(_), None) => Err(whole("must be valid JSON")),
     }
 }
@@ -91,6 +91,8 @@ impl Node<'_, '_> {
 
 const OTHER_FORM_RULE: &str = "stands twice in its object, in another Unicode form";
 
+const NO_OBJECT_RULE: &str = "must be a JSON object";
+
 const NUL_RULE: &str = "must not hold \\u0000: PostgreSQL can't keep it";
 
 impl<'de> DeserializeSeed<'de> for Node<'_, '_> {
@@ -129,6 +131,10 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        if self.state.path.borrow().is_empty() {
+            // What lies in it has no field to be told by.
+            return Err(self.state.refuse(NO_OBJECT_RULE));
+        }
         let inner = self.inner()?;
         let mut items = Vec::new();
         loop {
@@ -308,7 +314,23 @@ mod tests {
 
     #[test]
     fn what_is_not_an_object_is_refused() {
-        for text in ["", "[1]", "3", "null", "\"a\"", "{", "{}x", "{\"a\":}", "{'a':1}", "{\"a\":NaN}", "{\"a\":01}"] {
+        let deep = "[".repeat(5_000);
+        for text in [
+            deep.as_str(),
+            "[[1e999]]",
+            "[{\"a\":1,\"a\":2}]",
+            "",
+            "[1]",
+            "3",
+            "null",
+            "\"a\"",
+            "{",
+            "{}x",
+            "{\"a\":}",
+            "{'a':1}",
+            "{\"a\":NaN}",
+            "{\"a\":01}",
+        ] {
             let violation = parse_object(text.as_bytes(), 4).unwrap_err();
             assert_eq!(violation.field, "body", "{text}");
         }

@@ -327,7 +327,7 @@ impl Request for Heartbeat {
             metrics: metrics(fields)?,
             config_revision: fields.integer("config_revision", 0)?,
             config_version: fields.integer("config_version", 0)?,
-            config_error: fields.text("config_error")?,
+            config_error: fields.report("config_error")?,
         })
     }
 }
@@ -498,7 +498,7 @@ impl Request for ServicesDrain {
             service_name: fields.service()?,
             instance_id: fields.parsed("instance_id")?,
             draining: fields.flag("draining")?.ok_or_else(|| Error::field("draining", "is missing"))?,
-            reason: fields.text("reason")?,
+            reason: fields.remark("reason")?,
         })
     }
 }

@@ -109,7 +109,7 @@ const REGISTER_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":
 const INSTANCE_REPLY: &str = r#"{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":true,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}"#;
 
 const INFRA_REPLY: &str = r#"{"components":[{"component_name":"kafka","kind":"kafka","status":"down","response_time_ms":null,"error_message":"connection refused","checked_at":"2026-01-05T10:00:00.123456Z","critical":false,"uptime_pct_24h":99.31}]}"#;
-const ALERTS_REPLY: &str = r#"{"alerts":[{"id":7,"severity":"critical","source":"service","kind":"down","name":"tick-aggregator","instance_id":null,"message":"tick-aggregator is down: none of its 2 instances is up","cause":null,"details":{"down":2,"in_use":2,"instances":["10_0_0_5-8002","10_0_0_6-8002"],"affects":["feature-engineering"]},"raised_at":"2026-01-05T10:00:00.123456Z","resolved_at":null,"acked_at":null,"acked_by":null,"silenced_until":null}],"next_cursor":"7"}"#;
+const ALERTS_REPLY: &str = r#"{"alerts":[{"id":7,"severity":"critical","source":"service","kind":"down","name":"tick-aggregator","instance_id":null,"message":"tick-aggregator is down: none of its 2 instances is up","cause":null,"details":{"down":2,"in_use":2,"instances":["10_0_0_5-8002","10_0_0_6-8002"],"affects":["feature-engineering"]},"raised_at":"2026-01-05T10:00:00.123456Z","resolved_at":null,"acked_at":null,"acked_by":null,"silenced_until":null}],"next_cursor":"alert/7"}"#;
 
 /// A call's own fields and those of every config call that changes something.
 const fn write_fields<const OWN: usize, const ALL: usize>(own: [Field; OWN]) -> [Field; ALL] {
@@ -187,7 +187,7 @@ routes! {
         pattern: "register",
         summary: "A process says that it runs. The same instance id again replaces the record, under a new incarnation.",
         fields: REGISTER,
-        errors: &[ErrorCode::DependencyUnavailable],
+        errors: &[ErrorCode::DependencyUnavailable, ErrorCode::SecretDetected],
         request: REGISTER_REQUEST,
         reply: REGISTER_REPLY,
     }
@@ -196,7 +196,7 @@ routes! {
         pattern: "register.*",
         summary: "The same, on a subject that NATS permissions can bind to one service.",
         fields: REGISTER_AS,
-        errors: &[ErrorCode::DependencyUnavailable],
+        errors: &[ErrorCode::DependencyUnavailable, ErrorCode::SecretDetected],
         request: r#"{"host":"10.0.0.5","port":8002,"dependencies":["nats"]}"#,
         reply: REGISTER_REPLY,
     }
@@ -212,7 +212,7 @@ routes! {
             optional("metrics", "object", "Numbers by name (`[A-Za-z0-9_.:-]{1,100}`), at most 64."),
             optional("config_revision", "integer", "The config in force; without `config_error` it clears the error."),
             optional("config_version", "integer", "The config in force."),
-            optional("config_error", "text", "Why the newest config was refused."),
+            optional("config_error", "text", "Why the newest config was refused. Control characters in it become spaces."),
         ],
         errors: &[ErrorCode::NotRegistered, ErrorCode::StaleIncarnation, ErrorCode::AmbiguousInstance],
         request: r#"{"status":"degraded","metrics":{"cpu":0.93,"lag_ms":1840}}"#,
@@ -241,7 +241,7 @@ routes! {
         ],
         errors: &[],
         request: r#"{"status":"healthy","limit":1}"#,
-        reply: r#"{"services":[{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":false,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}],"next_cursor":"tick-aggregator.10_0_0_5-8002"}"#,
+        reply: r#"{"services":[{"service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","incarnation":7,"status":"healthy","draining":false,"version":null,"host":"10.0.0.5","port":8002,"dependencies":["nats"],"metadata":{},"last_heartbeat":"2026-01-05T10:00:00.123456Z","registered_at":"2026-01-05T09:59:58.5Z","config_revision":null,"config_version":null,"config_error":null}],"next_cursor":"instance/tick-aggregator.10_0_0_5-8002"}"#,
     }
     ServicesGet {
         name: "services-get",
@@ -262,7 +262,7 @@ routes! {
             required("draining", "true or false", "Out of use, or back in."),
             optional("reason", "text", "Why; it stands in the event."),
         ],
-        errors: &[ErrorCode::NotFound, ErrorCode::AmbiguousInstance],
+        errors: &[ErrorCode::NotFound, ErrorCode::AmbiguousInstance, ErrorCode::SecretDetected],
         request: r#"{"draining":true,"reason":"host is replaced"}"#,
         reply: INSTANCE_REPLY,
     }
@@ -311,7 +311,7 @@ routes! {
             SERVICE,
             optional("to_version", "integer", "Left out, what was in force before the newest change."),
         ]),
-        errors: &[ErrorCode::NotFound, ErrorCode::VersionConflict, ErrorCode::SchemaViolation, ErrorCode::Incompatible, ErrorCode::Expired],
+        errors: &[ErrorCode::NotFound, ErrorCode::VersionConflict, ErrorCode::SchemaViolation, ErrorCode::SecretDetected, ErrorCode::Incompatible, ErrorCode::Expired],
         request: r#"{"comment":"latency went up","created_by":"admin"}"#,
         reply: r#"{"service_name":"tick-aggregator","version":1,"revision":4,"epoch":1767603540,"changed":true,"published":true,"warnings":[]}"#,
     }
@@ -320,7 +320,7 @@ routes! {
         pattern: "config.delete.*",
         summary: "Takes the config out of force: KV gets a tombstone, versions stay in the history, numbers go on, and a rollback undoes it.",
         fields: &write_fields::<1, 10>([SERVICE]),
-        errors: &[ErrorCode::NotFound, ErrorCode::VersionConflict, ErrorCode::Expired],
+        errors: &[ErrorCode::NotFound, ErrorCode::VersionConflict, ErrorCode::SecretDetected, ErrorCode::Expired],
         request: r#"{"expected_version":1,"created_by":"admin"}"#,
         reply: r#"{"service_name":"tick-aggregator","version":null,"revision":5,"epoch":1767603540,"changed":true,"published":true,"warnings":[]}"#,
     }
@@ -374,7 +374,7 @@ routes! {
             REQUEST_ID,
             DEADLINE,
         ],
-        errors: &[ErrorCode::Expired],
+        errors: &[ErrorCode::SecretDetected, ErrorCode::Expired],
         request: r#"{"schema":{"properties":{"operational":{"type":"object"}}}}"#,
         reply: r#"{"service_name":"tick-aggregator","schema":{"properties":{"operational":{"type":"object"}}},"warnings":[]}"#,
     }
@@ -478,7 +478,7 @@ routes! {
     DepsGraph {
         name: "deps-graph",
         pattern: "deps.graph",
-        summary: "Who needs whom, as registrations say; circles; and in which order to start everything.",
+        summary: "Who needs whom, as registrations say; circles; and in which order to start everything. A component that has the name of a registered service is that service here, as it is in the status of a dependency, until nobody is registered under the name.",
         fields: &[],
         errors: &[],
         request: "",
@@ -517,7 +517,7 @@ routes! {
             optional("by", "text", "Who."),
             optional("silence_seconds", "number", "For how long it is silenced, 0 to 2592000; 0: no longer."),
         ],
-        errors: &[ErrorCode::NotFound],
+        errors: &[ErrorCode::NotFound, ErrorCode::SecretDetected],
         request: r#"{"id":7,"by":"ann","silence_seconds":3600}"#,
         reply: r#"{"id":7,"severity":"critical","source":"service","kind":"down","name":"tick-aggregator","instance_id":null,"message":"tick-aggregator is down: none of its 2 instances is up","cause":null,"details":{"down":2,"in_use":2,"instances":["10_0_0_5-8002","10_0_0_6-8002"],"affects":["feature-engineering"]},"raised_at":"2026-01-05T10:00:00.123456Z","resolved_at":null,"acked_at":"2026-01-05T10:01:00Z","acked_by":"ann","silenced_until":"2026-01-05T11:01:00Z"}"#,
     }
@@ -534,7 +534,7 @@ routes! {
         ],
         errors: &[],
         request: r#"{"service_name":"tick-aggregator","kinds":["config","down"],"limit":1}"#,
-        reply: r#"{"events":[{"id":"1767607200123456-42","at":"2026-01-05T10:00:00.123456Z","topic":"service","kind":"down","service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","details":{"from":"healthy","reason":"silent","silent_seconds":91.2,"timeout_seconds":90.0}}],"next_cursor":"1767607200123456-42"}"#,
+        reply: r#"{"events":[{"id":"1767607200123456-42","at":"2026-01-05T10:00:00.123456Z","topic":"service","kind":"down","service_name":"tick-aggregator","instance_id":"10_0_0_5-8002","details":{"from":"healthy","reason":"silent","silent_seconds":91.2,"timeout_seconds":90.0}}],"next_cursor":"event/1767607200123456-42"}"#,
     }
 }
 

@@ -133,6 +133,25 @@ fn broken() -> Vec<Case> {
         bad("services.list", with("metadata", "zone=a"), "metadata"),
         bad("services.list", with("include_draining", "false"), "include_draining"),
         bad("services.list", with("cursor", "no dot in it"), "cursor"),
+        bad("services.list", with("cursor", "a.i"), "cursor"),
+        bad("services.list", with("cursor", "instance/a.i.j"), "cursor"),
+        bad("services.list", with("cursor", "config/a"), "cursor"),
+        bad("config.list", with("cursor", "a"), "cursor"),
+        bad("config.list", with("cursor", "config/a.b"), "cursor"),
+        bad("config.list", with("cursor", "service/a"), "cursor"),
+        bad("alerts.list", with("cursor", "7"), "cursor"),
+        bad("timeline", with("cursor", "0-0"), "cursor"),
+        bad("timeline", with("cursor", "event/0-0"), "cursor"),
+        bad("timeline", with("cursor", "alert/7"), "cursor"),
+        // Texts that would move a terminal.
+        bad("register.a", with("version", "1\u{1b}[2J"), "version"),
+        bad("register.a", with("host", "a\nb"), "host"),
+        bad("services.drain.a", json!({"draining": true, "reason": "\u{9b}31m"}), "reason"),
+        bad("config.set.a", json!({"config": {}, "comment": "\u{1b}]0;x\u{7}"}), "comment"),
+        bad("config.set.a", json!({"config": {}, "created_by": "ann\r"}), "created_by"),
+        bad("config.set.a", json!({"config": {}, "created_by": "ann\u{202e}"}), "created_by"),
+        bad("config.set.a", json!({"config": {}, "request_id": "a\tb"}), "request_id"),
+        bad("alerts.ack", json!({"id": 1, "by": "ann\u{1b}[8m"}), "by"),
         large("services.list", with("cursor", long(1_001)), "cursor"),
         bad("services.list", with("limit", 0), "limit"),
         bad("services.list", with("limit", 1_001), "limit"),
@@ -231,9 +250,10 @@ fn at_the_limit() -> Vec<(&'static str, Value)> {
         ("register.b", json!({"instance_id": "i", "dependencies": vec!["d".repeat(100); 256], "metadata": nested(64)})),
         ("heartbeat.b", json!({"metrics": metrics(64), "config_error": long(1_000), "incarnation": null})),
         ("heartbeat.b", json!({"metrics": with(&"m".repeat(100), 1e308), "config_revision": 0, "config_version": 0})),
-        ("services.list", json!({"limit": 1_000, "cursor": format!(".{}", long(999))})),
+        ("services.list", json!({"limit": 1_000, "cursor": format!("instance/{}.{}", "a".repeat(100), "i".repeat(128))})),
+        ("heartbeat.b", json!({"config_error": "line 1\n\tline 2\u{1b}[2J"})),
         ("services.list", json!({"limit": 1, "metadata": metadata(32 * 1024)})),
-        ("services.drain.b", json!({"draining": true, "reason": long(1_000)})),
+        ("services.drain.b", json!({"draining": true, "reason": format!("{}\n", long(999))})),
         ("config.set.b", json!({"config": nested(64), "comment": long(1_000), "created_by": long(1_000)})),
         ("config.get.b", json!({"version": 1, "min_revision": 0})),
         ("config.patch.b", json!({"patch": {"k": nested(63)}, "request_id": long(64), "comment": null})),
@@ -304,6 +324,7 @@ async fn every_route_is_strict() {
         "nope",
         "[]",
         "[{}]",
+        "[[1e999]]",
         "1",
         "\"x\"",
         "null",
@@ -335,6 +356,7 @@ break""#,
         for body in not_objects {
             hub.refused(&subject, body, "bad_request", "body").await;
         }
+        hub.refused(&subject, "[".repeat(5_000), "bad_request", "body").await;
         for bytes in [&b"\xff"[..], b"{\"x\":\"\xc3\"}", b"\xef\xbb\xbf{}", b"\0", b"{\"x\":1}\0", b"\xff\xfe{\0}\0"] {
             let refusal = hub.send(&subject, bytes).await.result().expect_err("no JSON");
             assert_eq!(

@@ -59,20 +59,21 @@ async fn any_version_can_be_read() {
 #[tokio::test]
 async fn an_expectation_that_does_not_hold_changes_nothing() {
     let hub = Hub::fresh().await;
-    let conflict = async |body: Value, active: Value| {
-        let details = hub.refused("config.set.a", body, "version_conflict", None).await;
+    let conflict = async |body: Value, field: &str, active: Value| {
+        let details = hub.refused("config.set.a", body, "version_conflict", field).await;
         assert_eq!(details["active_version"], active);
     };
-    conflict(json!({"config": {}, "expected_version": 1}), Value::Null).await;
-    conflict(json!({"config": {}, "expected_revision": 1}), Value::Null).await;
+    conflict(json!({"config": {}, "expected_version": 1}), "expected_version", Value::Null).await;
+    conflict(json!({"config": {}, "expected_revision": 1}), "expected_revision", Value::Null).await;
     hub.refused("config.get.a", "", "not_found", None).await;
     assert_eq!(hub.ask("config.list", "").await, json!({"configs": []}), "not even a trace");
 
     let zero = json!({"config": {"n": 1}, "expected_version": 0, "expected_revision": 0});
     assert_eq!(numbers(&hub.ask("config.set.a", &zero).await), (1, 1, true));
-    conflict(zero, json!(1)).await;
-    conflict(json!({"config": {"n": 2}, "expected_version": 1, "expected_revision": 0}), json!(1)).await;
-    conflict(json!({"config": {"n": 1}, "expected_version": 2}), json!(1)).await;
+    conflict(zero, "expected_version", json!(1)).await;
+    conflict(json!({"config": {"n": 2}, "expected_version": 1, "expected_revision": 0}), "expected_revision", json!(1))
+        .await;
+    conflict(json!({"config": {"n": 1}, "expected_version": 2}), "expected_version", json!(1)).await;
     let fits = json!({"config": {"n": 2}, "expected_version": 1, "expected_revision": 1});
     assert_eq!(numbers(&hub.ask("config.set.a", fits).await), (2, 2, true));
     assert_eq!(hub.ask("config.get.a", "").await["config"], json!({"n": 2}));
@@ -96,7 +97,7 @@ async fn a_dry_run_tells_what_would_happen_and_does_nothing() {
     assert_eq!(dry(json!({"n": 1})).await, (1, 1, false));
     assert_eq!(dry(json!({"n": 2})).await, (2, 2, true));
     let conflict = json!({"config": {"n": 2}, "dry_run": true, "expected_version": 7});
-    hub.refused("config.set.a", conflict, "version_conflict", None).await;
+    hub.refused("config.set.a", conflict, "version_conflict", "expected_version").await;
     assert_eq!(hub.ask("config.get.a", "").await["config"], json!({"n": 1}));
     assert_eq!(hub.ask("config.history.a", "").await["activations"].as_array().unwrap().len(), 1);
     let events = hub.database().await.query_one("SELECT count(*) FROM hub_events WHERE topic = 'config'", &[]).await;

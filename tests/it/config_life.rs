@@ -279,9 +279,10 @@ async fn every_change_may_be_conditional_and_dry() {
             json!({"expected_revision": 1}),
             json!({"expected_version": 2, "expected_revision": 3}),
         ] {
+            let field = if wrong["expected_revision"].is_null() { "expected_version" } else { "expected_revision" };
             for dry in [false, true] {
                 let body = with(&with(&body, wrong.clone()), json!({"dry_run": dry}));
-                let details = hub.refused(&call, body, "version_conflict", None).await;
+                let details = hub.refused(&call, body, "version_conflict", field).await;
                 assert_eq!((&details["active_version"], &details["revision"]), (&json!(2), &json!(2)), "{call}");
             }
         }

@@ -193,3 +193,42 @@ async fn who_stays_behind_for_three_heartbeats_is_alerted_about_once() {
     }
     eventually(SOON, || async { alerts(&hub).await.iter().all(|(_, up)| !up) }).await;
 }
+
+/// An alert that stays because another config came names those who are behind that one, and no more those who took it.
+#[tokio::test]
+async fn the_alert_names_those_who_are_behind_now() {
+    let hub = Hub::fresh().await;
+    let patience = json!({"operational": {"service_discovery": {"service_timeout_seconds": 6000}}});
+    hub.ask("config.set.central-hub", json!({ "config": patience })).await;
+    let beat = async |instance: &str, revision: i64| {
+        hub.ask("heartbeat.a", json!({"instance_id": instance, "config_revision": revision})).await;
+    };
+    let set = async |n: i64| hub.ask("config.set.a", json!({"config": {"n": n}})).await;
+    set(1).await;
+    for (instance, interval) in [("x", 0.2), ("y", 0.2), ("z", 3600.0)] {
+        hub.ask("register.a", json!({"instance_id": instance, "heartbeat_interval_seconds": interval})).await;
+        beat(instance, 1).await;
+    }
+    set(2).await;
+    eventually(SOON, || async {
+        for instance in ["x", "y", "z"] {
+            beat(instance, 1).await;
+        }
+        let now = alerts(&hub).await;
+        if now == [("x,y".to_owned(), true)] { Ok(()) } else { Err(now) }
+    })
+    .await;
+    // Those two take the next one, and the third, whose heartbeats are an hour apart, doesn't yet.
+    set(3).await;
+    beat("x", 3).await;
+    beat("y", 3).await;
+    eventually(SOON, || async {
+        let now = alerts(&hub).await;
+        if now == [("z".to_owned(), true)] { Ok(()) } else { Err(now) }
+    })
+    .await;
+    beat("z", 3).await;
+    eventually(SOON, || async { alerts(&hub).await == [("z".to_owned(), false)] }).await;
+    let sent = hub.sent("alerts.warning.config.a", 2).await;
+    assert_eq!((&sent[0].body["kind"], &sent[1].body["kind"]), (&json!("raised"), &json!("resolved")));
+}

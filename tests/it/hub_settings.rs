@@ -156,7 +156,7 @@ async fn limits_hold_from_then_on() {
     }
     set_own(&hub, "limits", json!({"page_default": 2})).await;
     let page = hub.ask("config.list", "").await;
-    assert_eq!((page["configs"].as_array().unwrap().len(), &page["next_cursor"]), (2, &json!("b")));
+    assert_eq!((page["configs"].as_array().unwrap().len(), &page["next_cursor"]), (2, &json!("config/b")));
     // No limit can lock its own way back.
     let least = json!({"config_keys": 100, "depth": 8, "body_bytes": 1024, "config_bytes": 1024, "text_chars": 128, "page_default": 1, "page_max": 1});
     set_own(&hub, "limits", least).await;

@@ -97,7 +97,7 @@ async fn an_id_is_used_by_what_is_committed_and_forgotten_after_ten_minutes() {
     let hub = Hub::fresh().await;
     // A refusal and a dry run leave the id free.
     let body = json!({"config": {"n": 1}, "request_id": "r", "expected_version": 1});
-    hub.refused("config.set.a", &body, "version_conflict", None).await;
+    hub.refused("config.set.a", &body, "version_conflict", "expected_version").await;
     hub.ask("config.set.a", json!({"config": {"n": 0}, "request_id": "r", "dry_run": true})).await;
     hub.ask("config.set.a", json!({"config": {"n": 0}})).await;
     let first = hub.ask("config.set.a", &body).await;

@@ -1,7 +1,11 @@
 //! The infrastructure that a hub watches over: what it finds shows in answers, rows, KV, events and alerts, as components
 //! stop and start.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use crate::ask::{Asker, Hub, SOON};
 use crate::components::{Silence, clickhouse, free_port, kafka};
@@ -112,4 +116,35 @@ async fn an_outage_of_postgres_is_told_and_kept() {
     let down = async || hub.database().await.query_one(down, &[]).await.map(|row| row.get::<_, i64>(0) > 0);
     eventually(SOON, || async { is(&hub, "postgresql", "healthy").await["status"] == "healthy" }).await;
     eventually(SOON, || async { matches!(down().await, Ok(true)) }).await;
+}
+
+/// A peer that answers in words of its own: what is told and logged of it is in the hub's.
+#[tokio::test]
+async fn what_a_peer_says_is_not_repeated() {
+    let hub = Hub::fresh().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.write_all(b"-ERR '\x1b[31mhUsh4qZ7'\r\n").await;
+                // What was asked is taken, so that the end is one in good order.
+                let _ = timeout(Duration::from_secs(1), stream.read(&mut [0; 1_000])).await;
+            });
+        }
+    });
+    watch(
+        &hub,
+        json!([
+            {"name": "rude-nats", "kind": "nats", "target": format!("nats://127.0.0.1:{port}")},
+            {"name": "rude-postgres", "kind": "postgresql", "target": format!("postgresql://u@127.0.0.1:{port}/x")},
+        ]),
+    )
+    .await;
+    for (name, words) in [("rude-nats", "not as NATS does"), ("rude-postgres", "isn't PostgreSQL's protocol")] {
+        let found = is(&hub, name, "down").await;
+        assert!(found["error_message"].as_str().unwrap().contains(words), "{found}");
+    }
+    let log = hub.process.log();
+    assert!(!log.contains("hUsh4qZ7") && !log.contains("async_nats"), "{log}");
 }

@@ -74,3 +74,28 @@ async fn heartbeats_over_the_bound_are_told_at_once() {
     assert_eq!(heard, told, "what was accepted was finished, and nothing else was taken");
     hub.ask("heartbeat.s", json!({"instance_id": "0"})).await;
 }
+
+/// All connections to a Postgres that is there are taken: that is too much at once, and no outage.
+#[tokio::test]
+async fn without_a_free_connection_it_is_overload() {
+    let hub = Hub::start(HubOptions::fresh().await.env("CENTRAL_HUB_DB_CONNECTIONS", "4")).await;
+    let mut holder = hub.database().await;
+    let held = holder.transaction().await.unwrap();
+    held.batch_execute("LOCK TABLE config_heads IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
+    let set = async |index: usize| hub.send(&format!("config.set.s{index}"), json!({"config": {}}).to_string()).await;
+    let refused = join_all((0..60).map(set)).await;
+    let refused: Vec<_> = refused.into_iter().map(|answer| answer.result().expect_err("nobody could write")).collect();
+    held.rollback().await.unwrap();
+    let overloaded: Vec<_> = refused.iter().filter(|refusal| refusal.code == "overloaded").collect();
+    assert!(overloaded.len() > 30, "{refused:?}");
+    for refusal in &overloaded {
+        assert!(refusal.details["retry_after_ms"].as_u64().is_some_and(|pause| pause > 0), "{refusal:?}");
+    }
+    // Those who had a connection waited for the lock in vain.
+    assert!(
+        refused.iter().all(|refusal| ["overloaded", "unavailable"].contains(&refusal.code.as_str())),
+        "{refused:?}"
+    );
+    hub.ask("config.set.a", json!({"config": {}})).await;
+    assert_eq!(hub.ask("health", "").await["postgres"]["status"], "healthy");
+}

@@ -267,12 +267,17 @@ async fn a_peer_that_talks_nonsense_is_down() {
             ("kafka", address.clone()),
             ("clickhouse", format!("http://{address}")),
             ("redis", format!("redis://{address}")),
-            ("redis", format!("redis://:x@{address}")),
+            ("redis", format!("redis://:${{env:CENTRAL_HUB_PROBE_P}}@{address}")),
             ("redis", format!("rediss://{address}")),
         ] {
             let item = json!({ "kind": kind, "target": target, "timeout_ms": 2_000, "degraded_ms": 2_000 });
-            let outcome = ask_with(&[], item).await;
+            let outcome = ask_with(RIGHT, item).await;
             assert_eq!(outcome.status, Down, "{kind} {shown:?}: {outcome:?}");
+            let said = outcome.error_message.unwrap_or_default();
+            assert!(
+                !said.is_empty() && !said.contains("other error") && !said.contains("unexpected"),
+                "{kind} {shown:?}: {said}"
+            );
         }
     }
 }
@@ -373,8 +378,9 @@ async fn the_hubs_own_nats_needs_jetstream() {
     is(&check(&hubs, &own("with")).await, Healthy, "");
     is(&check(&hubs, &own("without")).await, Down, "JetStream is not enabled for the hub's account");
     for user in ["with", "without"] {
-        let target = format!("nats://{user}:p@127.0.0.1:{}", nats.port());
-        is(&ask("nats", &target).await, Healthy, "");
+        let target = format!("nats://{user}:${{env:CENTRAL_HUB_PROBE_P}}@127.0.0.1:{}", nats.port());
+        let item = json!({ "kind": "nats", "target": target });
+        is(&ask_with(&[("CENTRAL_HUB_PROBE_P", "p")], item).await, Healthy, "");
     }
 }
 
@@ -507,7 +513,7 @@ async fn http_answers() {
     ] {
         let (port, _task) =
             parrot(format!("HTTP/1.1 {head}\r\ncontent-length: 10000000\r\n\r\nhush").into_bytes()).await;
-        is(&ask("http", &format!("http://u:p@127.0.0.1:{port}/x?y=z")).await, status, said);
+        is(&ask_with(RIGHT, at("http", "http://u:PASSWORD@127.0.0.1:PORT/x?y=z", port)).await, status, said);
     }
     let (port, _task) = parrot(b"+PONG\r\n".to_vec()).await;
     is(&ask("http", &format!("http://127.0.0.1:{port}")).await, Down, "its answer is no HTTP");
@@ -581,14 +587,32 @@ async fn components_are_checked_when_they_are_set() {
         (json!([{ "name": "cache", "kind": "redis", "target": "cache:6379" }]), "/0/target"),
         (json!([{ "name": "cache", "kind": "http", "target": "http://${env:CENTRAL_HUB_DB_PASSWORD}" }]), "/0/target"),
         (json!([{ "name": "cache", "kind": "redis", "timeout_ms": 10 }]), "/0/timeout_ms"),
+        (json!([{ "name": "cache", "kind": "redis", "target": "redis://cache:0" }]), "/0/target"),
+        (json!([{ "name": "central-hub", "kind": "tcp", "target": "cache:1" }]), "/0/name"),
     ] {
         let told = hub.refused("config.set.central-hub", body(items.clone()), "schema_violation", "config").await;
         let places = told["violations"].as_array().unwrap().iter().map(|violation| violation["path"].as_str().unwrap());
         assert_eq!(places.collect::<Vec<_>>(), [format!("{place}{path}")], "{items}");
     }
-    let credentials = ["redis://:hush@cache", "redis://c?password=hush", "redis://:hush${env:CENTRAL_HUB_PROBE_X}@c"];
-    for target in credentials {
-        let items = json!([{ "name": "cache", "kind": "redis", "target": target }]);
+    let credentials = [
+        ("redis", "redis://:hush@cache"),
+        ("redis", "redis://c?password=hush"),
+        ("redis", "redis://:hush${env:CENTRAL_HUB_PROBE_X}@c"),
+        ("redis", "redis://hush@c"),
+        ("http", "http://c/?passw%6Frd=hush"),
+        ("http", "http://c/?token=hush"),
+        ("http", "http://hush@c/"),
+        ("http", "http:\\\\u:hush@c/"),
+        ("tcp", "u:hush@127.0.0.1:1"),
+        ("kafka", "u:hush@127.0.0.1:1"),
+        ("kafka", "u:hush@127.0.0.1:0"),
+    ];
+    for (kind, target) in credentials {
+        let items = json!([{ "name": "cache", "kind": kind, "target": target }]);
+        // Nobody can vouch for a target.
+        let mut vouched = body(items.clone());
+        vouched["not_secret"] = json!([format!("{place}/0/target")]);
+        hub.refused("config.set.central-hub", vouched, "secret_detected", "config").await;
         let told = hub.refused("config.set.central-hub", body(items), "secret_detected", "config").await;
         assert_eq!(told["paths"], json!([format!("{place}/0/target")]), "{target}");
         assert!(!told.to_string().contains("hush"), "{told}");

@@ -281,7 +281,7 @@ async fn an_answer_larger_than_a_message_is_a_refusal() {
     let nats = private_nats_with("max_payload: 65536").await;
     let hub = Hub::start(HubOptions::on(&nats.url(), &database().await)).await;
     for n in 0..20 {
-        hub.ask("config.set.a", json!({"config": {"n": n}, "comment": "\u{1}".repeat(1_000)})).await;
+        hub.ask("config.set.a", json!({"config": {"n": n}, "comment": "🦀".repeat(1_000)})).await;
     }
     let details = hub.refused("config.history.a", "", "too_large", "reply").await;
     assert_eq!(details["limit"], 65_536);

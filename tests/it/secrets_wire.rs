@@ -171,3 +171,58 @@ async fn a_reference_or_the_writers_word_lets_it_pass() {
         }
     }
 }
+
+/// What stands beside configs: schemas and texts for people.
+#[tokio::test]
+async fn schemas_and_texts_carry_no_secret_either() {
+    let hub = Hub::fresh().await;
+    hub.ask("register.a", json!({"instance_id": "i", "status": "down"})).await;
+    hub.ask("config.set.a", json!({"config": {"n": 1}})).await;
+    let token = format!("ghp_{}", HUSH.repeat(5));
+    let schema = json!({"properties": {
+        "password": {"type": "string", "default": "changeme"},
+        "hook": {"const": token},
+        "urls": {"enum": ["postgres://db/x", format!("postgres://hub:{HUSH}@db/x")]},
+    }});
+    let refused = async |subject: &str, body: &Value, field: &str, paths: &[&str]| {
+        let details = hub.refused(subject, body, "secret_detected", field).await;
+        assert_eq!(details["paths"], json!(paths), "{subject}");
+        assert!(!details.to_string().contains(HUSH), "{details}");
+    };
+    let paths = ["/properties/hook/const", "/properties/urls/enum/1"];
+    refused("config.schema.set.a", &json!({ "schema": schema }), "schema", &paths).await;
+    refused("register.a", &json!({"instance_id": "j", "config_schema": schema}), "config_schema", &paths).await;
+    for (subject, mut body, fields) in [
+        ("config.set.a", json!({"config": {"n": 2}}), &["comment", "created_by"][..]),
+        ("config.patch.a", json!({"patch": {"n": 2}}), &["comment", "created_by"]),
+        ("config.delete.a", json!({}), &["comment", "created_by"]),
+        ("config.rollback.a", json!({}), &["comment", "created_by"]),
+        ("services.drain.a", json!({"draining": true}), &["reason"]),
+        ("alerts.ack", json!({"id": 1}), &["by"]),
+    ] {
+        for field in fields {
+            for text in [format!("rotated {token}"), format!("see postgres://hub:{HUSH}@db/x")] {
+                body[field] = text.into();
+                refused(subject, &body, field, &[format!("/{field}").as_str()]).await;
+            }
+            body.as_object_mut().unwrap().remove(*field);
+        }
+    }
+    assert!(!everything(&hub).await.contains(HUSH) && !hub.process.log().contains(HUSH));
+
+    // What a schema says that values must be isn't told to those who break it.
+    let quiet = json!({"properties": {
+        "a": {"const": QUIET}, "b": {"enum": [QUIET]}, "c": {"not": {"const": QUIET}},
+        "d": {"type": "integer", "default": QUIET}, "e": {"propertyNames": {"maxLength": 3}},
+    }});
+    hub.ask("config.schema.set.a", json!({"schema": quiet, })).await;
+    let config = json!({"a": "x", "b": "x", "c": QUIET, "d": "x", "e": {QUIET: 1}});
+    let details = hub.refused("config.set.a", json!({ "config": config }), "schema_violation", "config").await;
+    assert_eq!(details["violations"].as_array().unwrap().len(), 5, "{details}");
+    assert!(!details.to_string().contains(QUIET), "{details}");
+    let validation = hub.ask("config.validate.a", json!({ "config": config })).await;
+    assert!(!validation.to_string().contains(QUIET), "{validation}");
+    // A comment may have lines, and name what is secret.
+    let fine = json!({"config": {"n": 3}, "comment": "first line\n\tsecond: the password is in ${env:DB_PASSWORD}"});
+    hub.ask("config.set.a", fine).await;
+}

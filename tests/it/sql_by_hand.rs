@@ -187,3 +187,83 @@ async fn what_no_request_could_bring_harms_nothing() {
     drop(database);
     assert!(hub.process.is_running());
 }
+
+/// Times that no calendar has: each call that tells them answers, and nothing else suffers.
+#[tokio::test]
+async fn a_time_without_end_is_told_as_the_last_one() {
+    let mut hub = Hub::fresh().await;
+    let database = hub.database().await;
+    hub.ask("config.set.a", json!({"config": {"n": 1}})).await;
+    hub.ask("register.a", json!({"instance_id": "i", "status": "down"})).await;
+    hub.ask("infra.check", "").await;
+    let listed = async || hub.ask("alerts.list", json!({"service_name": "a"})).await["alerts"].clone();
+    eventually(SOON, || async { listed().await.as_array().is_some_and(|alerts| !alerts.is_empty()) }).await;
+    eventually(SOON, || async { hub.ask("health", "").await["projection"]["pending"] == 0 }).await;
+    for sql in [
+        "UPDATE hub_alerts SET raised_at = 'infinity', acked_at = '-infinity', silenced_until = '200000-01-01'",
+        "UPDATE service_registry SET registered_at = 'infinity', last_heartbeat = 'infinity', config_reported_at = 'infinity'",
+        "UPDATE service_configs SET created_at = 'infinity'",
+        "UPDATE config_activations SET activated_at = 'infinity'",
+        "UPDATE config_heads SET updated_at = 'infinity'",
+        "UPDATE hub_events SET at = 'infinity' WHERE id % 2 = 0",
+        "UPDATE hub_events SET at = '4713-01-01 BC' WHERE id % 2 = 1",
+        "UPDATE infrastructure_components SET checked_at = 'infinity'",
+        "UPDATE liveness_holds SET until = 'infinity'",
+    ] {
+        database.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    let last = json!("9999-12-31T23:59:59Z");
+    let alert = listed().await[0].clone();
+    assert_eq!((&alert["raised_at"], &alert["silenced_until"]), (&last, &last));
+    assert_eq!(alert["acked_at"], "0000-01-01T00:00:00Z");
+    assert_eq!(hub.ask("services.list", json!({"service_name": "a"})).await["services"][0]["registered_at"], last);
+    assert_eq!(hub.ask("services.get.a", "").await["instances"][0]["last_heartbeat"], last);
+    let history = hub.ask("config.history.a", "").await;
+    assert_eq!((&history["activations"][0]["at"], &history["versions"][0]["created_at"]), (&last, &last));
+    assert_eq!(hub.ask("config.get.a", json!({"version": 1})).await["created_at"], last);
+    for (subject, body) in [
+        ("config.list", json!({})),
+        ("config.status.a", json!({})),
+        ("status", json!({})),
+        ("timeline", json!({})),
+        ("timeline", json!({"service_name": "a"})),
+        ("infra.status", json!({})),
+        ("uptime", json!({})),
+        ("uptime.a", json!({})),
+        ("metrics.a", json!({})),
+        ("deps.graph", json!({})),
+        ("heartbeat.a", json!({"instance_id": "i"})),
+        ("config.set.a", json!({"config": {"n": 2}})),
+        ("alerts.ack", json!({"id": alert["id"]})),
+    ] {
+        hub.ask(subject, body).await;
+    }
+    assert_eq!(hub.errors_logged(), Vec::<String>::new());
+    unharmed(&mut hub).await;
+}
+
+/// Rows that the hub can't read hold up nothing but themselves: events after them are sent, instances beside them are swept.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_holds_nobody_up() {
+    let hub = Hub::fresh().await;
+    let database = hub.database().await;
+    let bad = "INSERT INTO hub_events (topic, kind, service_name, details, origin)
+                   VALUES ('service', 'registered', 'no name', '{}', 'sql');
+               INSERT INTO service_registry (service_name, instance_id, status, incarnation, heartbeat_interval_seconds, last_heartbeat)
+                   VALUES ('a', 'no id', 'healthy', 1, 0.1, now() - interval '1 hour')";
+    database.batch_execute(bad).await.unwrap_or_else(|error| panic!("{error:?}"));
+    hub.ask(
+        "config.set.central-hub",
+        json!({"config": {"operational": {"service_discovery": {
+        "heartbeat_interval_seconds": 0.2, "service_timeout_seconds": 0.4}}}}),
+    )
+    .await;
+    hub.ask("register.a", json!({"instance_id": "i", "heartbeat_interval_seconds": 0.1})).await;
+    hub.value_once("services", "a.i", |kept| kept["status"] == "down").await;
+    let told = hub.events("service.a.down", 1).await;
+    assert_eq!(told[0].body["instance_id"], "i");
+    hub.ask("heartbeat.a", json!({"instance_id": "i"})).await;
+    hub.value_once("services", "a.i", |kept| kept["status"] == "healthy").await;
+    let logged = hub.errors_logged();
+    assert!(!logged.is_empty() && logged.iter().all(|line| line.contains("a row can't be read")), "{logged:?}");
+}

@@ -79,8 +79,8 @@ async fn everything_that_happened_stands_in_one_order_newest_first() {
     for (body, field) in [
         (json!({"kinds": ["exploded"]}), "kinds"),
         (json!({"kinds": "down"}), "kinds"),
-        (json!({"cursor": "x"}), "cursor"),
-        (json!({"cursor": "1-x"}), "cursor"),
+        (json!({"cursor": "event/x"}), "cursor"),
+        (json!({"cursor": "event/1-x"}), "cursor"),
         (json!({"since_seconds": 0}), "since_seconds"),
         (json!({"service_name": "a.b"}), "service_name"),
         (json!({"limit": 1_001}), "limit"),

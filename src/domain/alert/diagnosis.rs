@@ -216,15 +216,20 @@ fn of_config(config: &Config) -> Vec<Finding> {
     }
     if config.behind > 0 {
         let verbs = ["runs an older config than it should", "run an older config than they should"];
-        let who = instances_of(name, config.late, &config.late_ids, verbs);
-        let message = format!("{who}; revision {revision} is due for three heartbeats");
-        let details = json!({ "behind": config.late, "instances": config.late_ids, "revision": revision });
+        // It takes one that had time enough to raise the alert. It lasts until none is behind, and names those that are:
+        // after yet another config all have time again.
+        let (count, ids, since) = match config.late {
+            0 => (config.behind, &config.behind_ids, "has been due for less than three heartbeats"),
+            late => (late, &config.late_ids, "is due for three heartbeats"),
+        };
+        let message = format!("{}; revision {revision} {since}", instances_of(name, count, ids, verbs));
+        let details = json!({ "behind": count, "instances": ids, "revision": revision });
         findings.push(Finding {
             kind: Kind::ConfigBehind,
             name: name.clone(),
             least: (config.late > 0).then_some(Case::ConfigBehind),
             most: Some(Case::ConfigBehind),
-            said: (config.late > 0).then(|| Said { message, details: members(details) }),
+            said: Some(Said { message, details: members(details) }),
             whole: None,
         });
     }

@@ -134,6 +134,8 @@ pub struct Config {
     pub error: Option<String>,
     /// How many run an older one, and didn't refuse.
     pub behind: i64,
+    /// The first of those, by id.
+    pub behind_ids: Vec<InstanceId>,
     /// How many of those had time enough.
     pub late: i64,
     /// The first of those that had, by id.

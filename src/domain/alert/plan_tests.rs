@@ -326,6 +326,7 @@ fn configs_and_holds_have_alerts_and_forced_ones_are_left_alone() {
         rejected_ids: ["p", "q", "r", "s"].map(|id| id.parse().unwrap()).to_vec(),
         error: Some("x".repeat(5_000)),
         behind: 2,
+        behind_ids: ["t", "u"].map(|id| id.parse().unwrap()).to_vec(),
         late: 0,
         late_ids: vec![],
     };
@@ -365,7 +366,17 @@ fn configs_and_holds_have_alerts_and_forced_ones_are_left_alone() {
     assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["+warning config/behind a"]);
     // A newer revision gives all of them time again; the alert stays while any runs an old one.
     (facts.configs[0].late, facts.configs[0].rejected) = (0, 0);
-    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["-warning config/rejected a"]);
+    (facts.configs[0].revision, facts.configs[0].behind) = (8, 1);
+    facts.configs[0].behind_ids.truncate(1);
+    let told = table.pass(&facts, &graph, UNBOUNDED);
+    assert_eq!(told, ["-warning config/rejected a"]);
+    let behind = table.active.iter().find(|alert| alert.kind == Kind::ConfigBehind && alert.id < 1_000).unwrap();
+    assert_eq!((&behind.details["instances"], &behind.details["revision"]), (&json!(["t"]), &json!(8)));
+    assert!(
+        behind.message.starts_with("1 instance of a runs an older config than it should: t;"),
+        "{}",
+        behind.message
+    );
     facts.configs.clear();
     assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["-warning config/behind a"]);
 }

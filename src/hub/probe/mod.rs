@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use super::options::Options;
 use crate::domain::infra::{Component, Kind};
 use crate::domain::status::Status;
+use crate::domain::text;
 use crate::nats::NatsOptions;
 use crate::store::DatabaseOptions;
 use crate::wire::registry::DependencyStatus;
@@ -192,6 +193,9 @@ impl Failure {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe => "it closed the connection".into(),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+                "its answer can't be understood: is this its port?".into()
+            }
             kind => kind.to_string(),
         })
     }
@@ -199,7 +203,7 @@ impl Failure {
 
 /// A text on one line and of bounded length.
 fn on_one_line(text: &str) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE + 1).collect();
+    let mut line: String = text::cleaned(text).replace(['\n', '\t'], " ").chars().take(MAX_MESSAGE + 1).collect();
     if line.chars().count() > MAX_MESSAGE {
         line.pop();
         line.push('…');
@@ -214,6 +218,7 @@ mod tests {
     #[test]
     fn a_message_is_one_short_line() {
         assert_eq!(on_one_line("a\r\nb\0c"), "a  b c");
+        assert_eq!(on_one_line("\u{1b}[2Ja\u{202e}b"), " [2Ja b");
         assert_eq!(on_one_line(&"ä".repeat(200)), "ä".repeat(200));
         assert_eq!(on_one_line(&"ä".repeat(201)), format!("{}…", "ä".repeat(200)));
     }

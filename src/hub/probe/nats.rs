@@ -150,11 +150,20 @@ fn not_connected(error: ConnectError) -> Failure {
             Failure::down("it refused the credentials")
         }
         ConnectErrorKind::Dns => Failure::down("its host name can't be resolved"),
-        _ => {
+        // The peer's own words stay out: it may be anything that listens there.
+        kind => {
             let io = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+            let inner = io.and_then(std::io::Error::get_ref);
             match io {
-                Some(io) if io.get_ref().is_none() => Failure::io(io),
-                _ => Failure::Down(explain(error).to_string()),
+                Some(io) if inner.is_none() => Failure::io(io),
+                Some(_) if inner.is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                    Failure::Down(explain(error).to_string())
+                }
+                _ if kind == ConnectErrorKind::Tls => Failure::down("TLS can't be set up with it"),
+                _ if std::error::Error::source(&error).is_some_and(|cause| cause.is::<ServerError>()) => {
+                    Failure::down("it refuses the connection")
+                }
+                _ => Failure::down("it hangs up, or answers not as NATS does: is this its port?"),
             }
         }
     }

@@ -36,6 +36,9 @@ fn answer(result: Result<(), ProbeError>) -> Result<Answer, Failure> {
     match result {
         Ok(()) => Ok(Answer::Well),
         Err(ProbeError::Io(error)) => Err(Failure::io(&error)),
+        Err(ProbeError::Protocol) => {
+            Err(Failure::down("it answered with something that isn't PostgreSQL's protocol: is this its port?"))
+        }
         Err(ProbeError::Refused(message)) => Err(Failure::Down(message)),
     }
 }
