@@ -11,6 +11,7 @@ use super::session::{Failure, HubArgs, Out, Session, read_text};
 use super::table::{ago, or_dash, table, text};
 use crate::domain::config::Convergence;
 use crate::domain::name::ServiceName;
+use crate::nats::BadOption;
 use crate::wire::config::{
     Config, ConfigChange, ConfigDelete, ConfigDiff, ConfigGet, ConfigHistory, ConfigList, ConfigPatch, ConfigRollback,
     ConfigSet, ConfigStatus, ConfigValidate, ConfigsPage, ConvergenceStatus, History, SchemaGet, SchemaSet, Validation,
@@ -32,10 +33,7 @@ pub struct ConfigArgs {
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// Which services have a config
-    List {
-        #[command(flatten)]
-        hub: HubArgs,
-    },
+    List,
     /// The active config, or any version of it
     Get {
         /// The service
@@ -43,8 +41,6 @@ enum Action {
         /// Not the active version, but this one
         #[arg(long, value_name = "N")]
         version: Option<i64>,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Publish a config
     Set {
@@ -54,8 +50,6 @@ enum Action {
         content: String,
         #[command(flatten)]
         options: WriteArgs,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Change part of a config: a JSON merge patch (RFC 7396), in which null removes a key
     Patch {
@@ -65,8 +59,6 @@ enum Action {
         patch: String,
         #[command(flatten)]
         options: WriteArgs,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Change a config in your editor ($VISUAL or $EDITOR), see the difference, and publish it
     Edit(edit::EditArgs),
@@ -79,8 +71,6 @@ enum Action {
         to: Option<i64>,
         #[command(flatten)]
         options: WriteArgs,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Take a config out of force; a rollback undoes it
     Delete {
@@ -88,8 +78,6 @@ enum Action {
         service: ServiceName,
         #[command(flatten)]
         options: WriteArgs,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// What was in force when, and by whom; newest first
     History {
@@ -101,8 +89,6 @@ enum Action {
         /// Only what was before this revision
         #[arg(long, value_name = "REVISION")]
         before: Option<i64>,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// What changed from one version to another
     Diff {
@@ -112,8 +98,6 @@ enum Action {
         from: i64,
         /// Another; left out, the active one
         to: Option<i64>,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Would this config be taken? Exit code 1 when not
     Validate {
@@ -124,22 +108,16 @@ enum Action {
         /// A value that looks like a secret and is none, by its JSON pointer; may be given more than once
         #[arg(long, value_name = "POINTER")]
         not_secret: Vec<String>,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Who runs what
     Status {
         /// The service
         service: ServiceName,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Show each change of a service's config as it lands
     Watch {
         /// The service; left out, all
         service: Option<ServiceName>,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Write all configs to a folder, a file each, to keep in git
     Export(files::ExportArgs),
@@ -158,8 +136,6 @@ enum SchemaAction {
     Get {
         /// The service
         service: ServiceName,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Set it: a JSON Schema, draft 2020-12
     Set {
@@ -167,8 +143,6 @@ enum SchemaAction {
         service: ServiceName,
         /// The schema: JSON, `@FILE`, or `-` for standard input; null takes it away
         schema: String,
-        #[command(flatten)]
-        hub: HubArgs,
     },
 }
 
@@ -185,6 +159,9 @@ struct WriteArgs {
     /// Refuse unless this version is active; 0: unless none is
     #[arg(long, value_name = "N")]
     expect_version: Option<i64>,
+    /// Refuse unless this revision is the newest; 0: unless there never was one
+    #[arg(long, value_name = "REVISION")]
+    expect_revision: Option<i64>,
     /// Check everything, say what would happen, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -202,6 +179,7 @@ impl WriteArgs {
             created_by: self.by,
             comment: self.comment,
             expected_version: self.expect_version,
+            expected_revision: self.expect_revision,
             dry_run: self.dry_run,
             force: self.force,
             not_secret: self.not_secret,
@@ -210,77 +188,55 @@ impl WriteArgs {
     }
 }
 
-impl ConfigArgs {
-    /// Whether the answer is for programs.
-    #[must_use]
-    pub fn json(&self) -> bool {
-        match &self.action {
-            Action::List { hub }
-            | Action::Get { hub, .. }
-            | Action::Set { hub, .. }
-            | Action::Patch { hub, .. }
-            | Action::Rollback { hub, .. }
-            | Action::Delete { hub, .. }
-            | Action::History { hub, .. }
-            | Action::Diff { hub, .. }
-            | Action::Validate { hub, .. }
-            | Action::Status { hub, .. }
-            | Action::Watch { hub, .. }
-            | Action::Schema { action: SchemaAction::Get { hub, .. } | SchemaAction::Set { hub, .. } } => hub.json(),
-            Action::Edit(args) => args.hub.json(),
-            Action::Export(args) => args.hub.json(),
-            Action::Import(args) => args.hub.json(),
-        }
-    }
-}
-
 /// Does it.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(args: ConfigArgs) -> Result<(), Failure> {
+pub async fn run(args: ConfigArgs, hub: &HubArgs) -> Result<(), Failure> {
     match args.action {
-        Action::List { hub } => list(&hub.connect().await?).await,
-        Action::Get { service, version, hub } => {
+        Action::List => list(&hub.connect().await?).await,
+        Action::Get { service, version } => {
             let request = ConfigGet { service_name: service, version, min_revision: None };
             hub.connect().await?.show(&request, |config, _| pretty(config)).await
         }
-        Action::Set { service, content, options, hub } => {
+        Action::Set { service, content, options } => {
+            let dry_run = options.dry_run;
             let config = object("the config", &content)?;
             let request = ConfigSet { options: options.options(), ..ConfigSet::new(service, config) };
-            hub.connect().await?.show(&request, changed).await
+            hub.connect().await?.show(&request, changed(dry_run)).await
         }
-        Action::Patch { service, patch, options, hub } => {
+        Action::Patch { service, patch, options } => {
+            let dry_run = options.dry_run;
             let patch = object("the patch", &patch)?;
             let request = ConfigPatch { service_name: service, patch, options: options.options() };
-            hub.connect().await?.show(&request, changed).await
+            hub.connect().await?.show(&request, changed(dry_run)).await
         }
-        Action::Edit(args) => edit::run(args).await,
-        Action::Rollback { service, to, options, hub } => {
+        Action::Edit(args) => edit::run(args, hub).await,
+        Action::Rollback { service, to, options } => {
+            let dry_run = options.dry_run;
             let request = ConfigRollback { service_name: service, to_version: to, options: options.options() };
-            hub.connect().await?.show(&request, changed).await
+            hub.connect().await?.show(&request, changed(dry_run)).await
         }
-        Action::Delete { service, options, hub } => {
+        Action::Delete { service, options } => {
+            let dry_run = options.dry_run;
             let request = ConfigDelete { service_name: service, options: options.options() };
-            hub.connect().await?.show(&request, changed).await
+            hub.connect().await?.show(&request, changed(dry_run)).await
         }
-        Action::History { service, limit, before, hub } => {
+        Action::History { service, limit, before } => {
             let request = ConfigHistory { service_name: service, limit: Some(limit), before_revision: before };
             hub.connect().await?.show(&request, history).await
         }
-        Action::Diff { service, from, to, hub } => compare(&hub.connect().await?, service, from, to).await,
-        Action::Validate { service, content, not_secret, hub } => validate(&hub, service, &content, not_secret).await,
-        Action::Status { service, hub } => {
-            hub.connect().await?.show(&ConfigStatus { service_name: service }, status).await
-        }
-        Action::Watch { service, hub } => watch::run(&hub.connect().await?, service.as_ref()).await,
-        Action::Export(args) => files::export(args).await,
-        Action::Import(args) => files::import(args).await,
-        Action::Schema { action: SchemaAction::Get { service, hub } } => {
+        Action::Diff { service, from, to } => compare(&hub.connect().await?, service, from, to).await,
+        Action::Validate { service, content, not_secret } => validate(hub, service, &content, not_secret).await,
+        Action::Status { service } => hub.connect().await?.show(&ConfigStatus { service_name: service }, status).await,
+        Action::Watch { service } => watch::run(&hub.connect().await?, service.as_ref()).await,
+        Action::Export(args) => files::export(args, hub).await,
+        Action::Import(args) => files::import(args, hub).await,
+        Action::Schema { action: SchemaAction::Get { service } } => {
             let request = SchemaGet { service_name: service };
             hub.connect().await?.show(&request, |found, _| pretty_json(&found.schema)).await
         }
-        Action::Schema { action: SchemaAction::Set { service, schema, hub } } => {
+        Action::Schema { action: SchemaAction::Set { service, schema } } => {
             let schema = json("the schema", &schema)?;
             let done = if schema.is_null() { "has no schema any more" } else { "has a new schema" };
             let request = SchemaSet { service_name: service, schema, request_id: None, deadline: None };
@@ -293,7 +249,10 @@ pub async fn run(args: ConfigArgs) -> Result<(), Failure> {
 }
 
 /// JSON from the command line, from a file (`@FILE`), or from standard input (`-`).
-fn json(what: &str, given: &str) -> Result<Value, Failure> {
+///
+/// # Errors
+/// When it can't be read, or is none.
+pub(super) fn json(what: &str, given: &str) -> Result<Value, Failure> {
     let text = match (given, given.strip_prefix('@')) {
         ("-", _) => read_text(&PathBuf::from("-"))?,
         (_, Some(path)) => read_text(&PathBuf::from(path))?,
@@ -301,13 +260,13 @@ fn json(what: &str, given: &str) -> Result<Value, Failure> {
     };
     // The hub's own reader: what it would refuse (a key twice, a number that can't be kept) is told here.
     serde_json::from_str(&text)
-        .map_err(|error| Failure::not_so(format!("{what} is no JSON: {error}; a file is named with a leading @")))
+        .map_err(|error| BadOption(format!("{what} is no JSON: {error}; a file is named with a leading @")).into())
 }
 
 fn object(what: &str, given: &str) -> Result<Map<String, Value>, Failure> {
     match json(what, given)? {
         Value::Object(members) => Ok(members),
-        _ => Err(Failure::not_so(format!("{what} must be a JSON object"))),
+        _ => Err(BadOption(format!("{what} must be a JSON object")).into()),
     }
 }
 
@@ -329,19 +288,23 @@ fn with_warnings(mut line: String, warnings: &[String]) -> String {
     line
 }
 
-fn changed(change: &ConfigChange, _: &Out) -> String {
-    let service = &change.service_name;
-    let what = match (change.changed, change.version) {
-        (false, _) => format!("{service} has it already: nothing changed"),
-        (true, Some(version)) => format!("{service} v{version}, revision {}", change.revision),
-        (true, None) => format!("{service} has no config any more, revision {}", change.revision),
-    };
-    let pushed = match (change.changed, change.published) {
-        (true, true) => ", pushed",
-        (true, false) => ", committed and not pushed yet",
-        (false, _) => "",
-    };
-    with_warnings(format!("{what}{pushed}"), &change.warnings)
+/// What a change did, or would do.
+fn changed(dry_run: bool) -> impl FnOnce(&ConfigChange, &Out) -> String {
+    move |change, _| {
+        let service = &change.service_name;
+        let what = match (change.changed, change.version) {
+            (false, _) => format!("{service} has it already: nothing changed"),
+            (true, Some(version)) => format!("{service} v{version}, revision {}", change.revision),
+            (true, None) => format!("{service} has no config any more, revision {}", change.revision),
+        };
+        let line = match (change.changed, dry_run, change.published) {
+            (false, ..) => what,
+            (true, true, _) => format!("it would be taken: {what}"),
+            (true, false, true) => format!("{what}, pushed"),
+            (true, false, false) => format!("{what}, committed and not pushed yet"),
+        };
+        with_warnings(line, &change.warnings)
+    }
 }
 
 /// All pages of the list.
@@ -368,7 +331,7 @@ async fn list(session: &Session) -> Result<(), Failure> {
             let changed = ago(config.updated_at, now) + " ago";
             rows.add_row([config.service_name.to_string(), version, config.revision.to_string(), changed]);
         }
-        if page.configs.is_empty() { "no service has a config".into() } else { text(&rows) }
+        if page.configs.is_empty() { "no service has a config".into() } else { text(&mut rows) }
     })
 }
 
@@ -386,7 +349,7 @@ fn history(history: &History, _: &Out) -> String {
             activation.comment.clone().unwrap_or_default(),
         ]);
     }
-    text(&rows)
+    text(&mut rows)
 }
 
 async fn compare(session: &Session, service: ServiceName, from: i64, to: Option<i64>) -> Result<(), Failure> {
@@ -412,7 +375,7 @@ async fn validate(hub: &HubArgs, service: ServiceName, content: &str, not_secret
     let session = hub.connect().await?;
     let found = session.call(&ConfigValidate { service_name: service, config, not_secret }).await?;
     session.out.print(&found, |_| findings(&found))?;
-    if found.valid { Ok(()) } else { Err(Failure::not_so("it would be refused")) }
+    if found.valid { Ok(()) } else { Err(Failure::Told("it would be refused".into())) }
 }
 
 /// What stands in a config's way.
@@ -429,9 +392,14 @@ fn findings(found: &Validation) -> String {
 
 fn status(status: &ConvergenceStatus, _: &Out) -> String {
     let now = OffsetDateTime::now_utc();
-    let version = status.version.map_or_else(|| "no version".into(), |version| format!("v{version}"));
+    let version = status.version.map_or_else(|| "deleted".into(), |version| format!("v{version}"));
     let published = if status.published { "in KV" } else { "not in KV yet" };
-    let converged = if status.converged { "everybody runs it" } else { "not everybody says that it runs it" };
+    let converged = match (status.converged, status.version) {
+        (true, Some(_)) => "everybody runs it",
+        (true, None) => "everybody knows",
+        (false, Some(_)) => "not everybody says that it runs it",
+        (false, None) => "not everybody says that it knows",
+    };
     let mut rows = table(&["instance", "state", "version", "revision", "since", "error"]);
     for instance in &status.instances {
         let state = match instance.state {
@@ -453,6 +421,6 @@ fn status(status: &ConvergenceStatus, _: &Out) -> String {
     if status.instances.is_empty() {
         format!("{head}; no instance is live")
     } else {
-        format!("{head}\n\n{}", text(&rows))
+        format!("{head}\n\n{}", text(&mut rows))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`fleet`]: the services, as `fleet.json` describes them; [`gauges`]: what their processes measure.
 //! - [`process`]: one process, which speaks to the hub as any service does.
-//! - [`story`]: the steps in order; `membership`, `configs` and `chronicle` hold them.
+//! - [`story`]: the steps in order; `membership`, `configs`, `alerts` and `chronicle` hold them.
 //! - [`report`]: what is told of them.
 
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use super::CliError;
 use super::dev::{self, Addresses, HubError};
 use super::stack::{Stack, StackOptions};
 
+mod alerts;
 mod chronicle;
 mod configs;
 mod fleet;
@@ -175,7 +176,8 @@ async fn perform(
     let mut interrupt = asked_to_stop;
     if args.keep {
         report.say(&format!(
-            "\nThe fleet runs until Ctrl-C. Look around: nats -s {nats_url} req hub.services.list ''\n\n"
+            "\nThe fleet runs until Ctrl-C. Look around:\n\n  central-hub --nats-url {nats_url} top\n  \
+             nats -s {nats_url} req hub.services.list ''\n\n"
         ));
         if let Err(End::Broken(why)) = servers.attend(asked_to_stop, std::future::pending::<()>()).await {
             return Err(End::Broken(why));

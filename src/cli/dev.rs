@@ -216,7 +216,13 @@ The hub is up, for this machine only. Ctrl-C stops everything.
   PostgreSQL  {database_url}
   data        {data_dir}
 
-Try it with the nats command line, in another terminal:
+Try it, in another terminal:
+
+  export CENTRAL_HUB_NATS_URL={nats_url}
+  central-hub status
+  central-hub top
+
+Or with the nats command line:
 
   nats -s {nats_url} req hub.register '{{\"service_name\": \"tick-aggregator\"}}'
   nats -s {nats_url} req hub.heartbeat.tick-aggregator ''

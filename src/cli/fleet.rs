@@ -13,6 +13,7 @@ use super::session::{Failure, HubArgs, Out, Session};
 use super::table::{ago, coloured, dependency, or_dash, table, text};
 use crate::domain::alert::Severity;
 use crate::domain::name::{InstanceId, ServiceName};
+use crate::nats::BadOption;
 use crate::wire::alert::{Alert, AlertsAck, AlertsList, AlertsPage};
 use crate::wire::dependency::{DepsGraph, DepsImpact, Graph, Impact, NodeKind};
 use crate::wire::event::{self, Event};
@@ -22,19 +23,12 @@ use crate::wire::metrics::{MetricSeries, Metrics};
 use crate::wire::timeline::{Timeline, TimelinePage};
 use crate::wire::uptime::{Uptime, UptimeOf, UptimeOfAll, Uptimes};
 
-/// The fleet at a glance
-#[derive(Args, Clone, Debug)]
-pub struct StatusArgs {
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
-}
-
-/// Shows it.
+/// Shows the fleet at a glance.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn status(args: StatusArgs) -> Result<(), Failure> {
-    args.hub.connect().await?.show(&FleetStatus {}, glance).await
+pub async fn status(hub: &HubArgs) -> Result<(), Failure> {
+    hub.connect().await?.show(&FleetStatus {}, glance).await
 }
 
 fn glance(fleet: &Fleet, out: &Out) -> String {
@@ -69,16 +63,14 @@ pub struct InfraArgs {
     /// Check everything now, instead of telling the last checks
     #[arg(long)]
     check: bool,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// Shows it.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn infra(args: InfraArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn infra(args: InfraArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let render = |infra: &Infra, out: &Out| {
         if infra.components.is_empty() {
             "no component was checked yet".into()
@@ -91,7 +83,8 @@ pub async fn infra(args: InfraArgs) -> Result<(), Failure> {
 
 fn components(all: &[Component], out: &Out) -> String {
     let now = OffsetDateTime::now_utc();
-    let mut rows = table(&["component", "kind", "status", "answer", "24 h", "checked", "error"]);
+    let mut rows = table(&["component", "kind", "status", "answer", "24 h", "checked"]);
+    let mut errors = table(&[]);
     for component in all {
         let critical = if component.critical { " !" } else { "" };
         rows.add_row([
@@ -101,10 +94,14 @@ fn components(all: &[Component], out: &Out) -> String {
             Cell::new(or_dash(component.response_time_ms.map(|millis| format!("{millis:.1} ms")))),
             Cell::new(or_dash(component.uptime_pct_24h.map(percent))),
             Cell::new(ago(component.checked_at, now) + " ago"),
-            Cell::new(component.error_message.as_deref().unwrap_or_default()),
         ]);
+        if let Some(error) = &component.error_message {
+            errors.add_row([component.component_name.as_str(), error]);
+        }
     }
-    text(&rows)
+    let rows = text(&mut rows);
+    // Below, where there is room for whole sentences.
+    if errors.is_empty() { rows } else { format!("{rows}\n\n{}", text(&mut errors)) }
 }
 
 /// Two digits, and never rounded up to a hundred.
@@ -122,16 +119,14 @@ pub struct DepsArgs {
     /// Who suffers if this service or component goes down
     #[arg(long, value_name = "NAME")]
     impact: Option<ServiceName>,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// Shows it.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn deps(args: DepsArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn deps(args: DepsArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     match args.impact {
         Some(name) => session.show(&DepsImpact { name }, suffering).await,
         None if args.dot => session.show(&DepsGraph {}, |graph, _| dot(graph)).await,
@@ -168,7 +163,7 @@ fn needs(graph: &Graph, out: &Out) -> String {
             Cell::new(needed.collect::<Vec<_>>().join(", ")),
         ]);
     }
-    let mut lines = vec![text(&rows)];
+    let mut lines = vec![text(&mut rows)];
     for cycle in &graph.cycles {
         let names = cycle.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
         lines.push(format!("\nthese need each other in a circle: {names}"));
@@ -204,16 +199,14 @@ pub struct UptimeArgs {
     /// How far back
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
     window: Duration,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// Shows it.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn uptime(args: UptimeArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn uptime(args: UptimeArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let window_seconds = Some(args.window.as_secs_f64());
     match args.name {
         Some(service_name) => {
@@ -268,7 +261,7 @@ fn uptime_rows(all: &[Uptime], _: &Out) -> String {
         let up = or_dash(uptime.uptime_pct.map(percent));
         rows.add_row([name, up, spell(uptime.down_seconds), spell(uptime.covered_seconds)]);
     }
-    text(&rows)
+    text(&mut rows)
 }
 
 /// What a service's instances measured
@@ -287,15 +280,13 @@ pub struct MetricsArgs {
     /// Length of a bucket; left out, a sixtieth of --since
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     bucket: Option<Duration>,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// Shows it.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn metrics(args: MetricsArgs) -> Result<(), Failure> {
+pub async fn metrics(args: MetricsArgs, hub: &HubArgs) -> Result<(), Failure> {
     let mut request = Metrics {
         service_name: args.service,
         metric_type: args.metric,
@@ -305,7 +296,7 @@ pub async fn metrics(args: MetricsArgs) -> Result<(), Failure> {
         limit: None,
         cursor: None,
     };
-    let session = args.hub.connect().await?;
+    let session = hub.connect().await?;
     let mut all = session.call(&request).await?;
     while all.next_cursor.is_some() {
         request.cursor = all.next_cursor.take();
@@ -333,7 +324,7 @@ fn series(all: &MetricSeries, _: &Out) -> String {
             sparkline(&means),
         ]);
     }
-    if all.series.is_empty() { "nothing was measured in that time".into() } else { text(&rows) }
+    if all.series.is_empty() { "nothing was measured in that time".into() } else { text(&mut rows) }
 }
 
 /// Four significant digits are enough for a person.
@@ -371,25 +362,26 @@ pub struct TimelineArgs {
     /// How many at the most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// Go on after a page, to what was before: its `next_cursor`
+    #[arg(long, value_name = "CURSOR", conflicts_with = "follow")]
+    cursor: Option<String>,
     /// Go on with what happens now, oldest first, until Ctrl-C
     #[arg(long, short = 'f')]
     follow: bool,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// Shows it.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn timeline(args: TimelineArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn timeline(args: TimelineArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let request = Timeline {
         service_name: args.service.clone(),
         since_seconds: Some(args.since.as_secs_f64()),
         kinds: args.kinds.clone(),
         limit: Some(args.limit),
-        cursor: None,
+        cursor: args.cursor,
     };
     if args.follow {
         return follow(&session, &request).await;
@@ -449,8 +441,8 @@ pub fn line(event: &Event, out: &Out) -> String {
         _ => None,
     };
     let kind = match colour.filter(|_| out.colour) {
-        Some(colour) => format!("{colour}{kind:<20}\x1b[0m"),
-        None => format!("{kind:<20}"),
+        Some(colour) => format!("{colour}{kind:<21}\x1b[0m"),
+        None => format!("{kind:<21}"),
     };
     format!("{at}  {kind}  {who}  {}", facts(event)).trim_end().to_owned()
 }
@@ -466,9 +458,8 @@ fn facts(event: &Event) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-/// What needs attention
+/// What needs attention, newest first
 #[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct AlertsArgs {
     #[command(subcommand)]
     action: Option<AlertsAction>,
@@ -484,8 +475,9 @@ pub struct AlertsArgs {
     /// How many at the most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    #[command(flatten)]
-    hub: HubArgs,
+    /// Go on after a page: its `next_cursor`
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -500,28 +492,21 @@ enum AlertsAction {
         /// Should the same come again within this time, it is kept and not sent
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         silence: Option<Duration>,
-        #[command(flatten)]
-        hub: HubArgs,
     },
-}
-
-impl AlertsArgs {
-    /// Whether the answer is for programs.
-    #[must_use]
-    pub fn json(&self) -> bool {
-        match &self.action {
-            Some(AlertsAction::Ack { hub, .. }) => hub.json(),
-            None => self.hub.json(),
-        }
-    }
 }
 
 /// Shows or acknowledges alerts.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn alerts(args: AlertsArgs) -> Result<(), Failure> {
-    if let Some(AlertsAction::Ack { id, by, silence, hub }) = args.action {
+pub async fn alerts(args: AlertsArgs, hub: &HubArgs) -> Result<(), Failure> {
+    if let Some(AlertsAction::Ack { id, by, silence }) = args.action {
+        if args.all || args.severity.is_some() || args.service.is_some() {
+            return Err(BadOption(
+                "--all, --severity and --service choose what is listed, not what is acknowledged".into(),
+            )
+            .into());
+        }
         let request = AlertsAck { id, by, silence_seconds: silence.map(|silence| silence.as_secs_f64()) };
         return hub.connect().await?.show(&request, |alert, out| alert_rows(std::slice::from_ref(alert), out)).await;
     }
@@ -530,12 +515,12 @@ pub async fn alerts(args: AlertsArgs) -> Result<(), Failure> {
         severity: args.severity,
         service_name: args.service,
         limit: Some(args.limit),
-        cursor: None,
+        cursor: args.cursor,
     };
     let render = |page: &AlertsPage, out: &Out| {
         if page.alerts.is_empty() { "all quiet".into() } else { alert_rows(&page.alerts, out) }
     };
-    args.hub.connect().await?.show(&request, render).await
+    hub.connect().await?.show(&request, render).await
 }
 
 fn alert_rows(alerts: &[Alert], out: &Out) -> String {
@@ -562,7 +547,7 @@ fn alert_rows(alerts: &[Alert], out: &Out) -> String {
             Cell::new(format!("{}{cause}", alert.message)),
         ]);
     }
-    text(&rows)
+    text(&mut rows)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! `central-hub health`: asks a hub how it is, for people, scripts and container health checks.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,8 +7,7 @@ use std::time::Duration;
 use async_nats::{Client, Event};
 use clap::Args;
 
-use super::options::NatsArgs;
-use super::serve::FleetArgs;
+use super::session::{Failure, HubArgs, NOT_SO, Out, unusable};
 use crate::client::{CallError, HubClient};
 use crate::domain::name::InstanceId;
 use crate::domain::status::Status;
@@ -17,11 +15,8 @@ use crate::nats;
 use crate::wire::health::{Health, HubHealth};
 use crate::wire::micro::Verb;
 
-/// Exit code of a hub that answers and isn't well.
-const DEGRADED: u8 = 1;
-
-/// Exit code when there is no answer.
-const NO_ANSWER: u8 = 2;
+/// How long everything together may take, unless --timeout says otherwise.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Ask a hub how it is
 ///
@@ -33,96 +28,63 @@ const NO_ANSWER: u8 = 2;
 /// CENTRAL_HUB_HEALTH_NATS_USER and so on are set.
 #[derive(Args, Clone, Debug)]
 pub struct HealthArgs {
-    #[command(flatten)]
-    nats: NatsArgs,
     /// Where the answers arrive when CENTRAL_HUB_HEALTH_NATS_... says who asks
     #[arg(long, env = "CENTRAL_HUB_HEALTH_NATS_INBOX_PREFIX", value_name = "PREFIX", help_heading = "NATS", value_parser = nats::inbox_prefix)]
     health_inbox_prefix: Option<String>,
-    #[command(flatten)]
-    fleet: FleetArgs,
     /// This replica must answer a ping, whichever replica tells the fleet's health
     #[arg(long, env = "CENTRAL_HUB_REPLICA_ID", value_name = "NAME")]
     replica: Option<InstanceId>,
-    /// How long to wait, for everything together
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
-    /// Print the hub's answer as it came, or an object with `error`
-    #[arg(long)]
-    json: bool,
 }
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Asks, prints the report, and tells the exit code.
 ///
 /// # Errors
-/// When the report can't be written.
-pub async fn run(args: HealthArgs) -> std::io::Result<ExitCode> {
-    let asked = tokio::time::timeout(args.timeout, ask(&args)).await;
-    let late = || format!("no answer within {}", humantime::format_duration(args.timeout)).into();
-    let mut stdout = std::io::stdout().lock();
-    match asked.unwrap_or_else(|_| Err(late())) {
-        Ok(health) => {
-            if args.json {
-                writeln!(stdout, "{}", serde_json::to_string(&health)?)?;
-            } else {
-                stdout.write_all(report(&health).as_bytes())?;
-            }
-            Ok(if health.status == Status::Healthy { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) })
-        }
-        Err(error) => {
-            let text = super::chain(error.as_ref());
-            if args.json {
-                writeln!(stdout, "{}", serde_json::json!({ "error": text }))?;
-            }
-            writeln!(std::io::stderr(), "central-hub: {text}")?;
-            Ok(ExitCode::from(NO_ANSWER))
-        }
-    }
+/// [`Failure`].
+pub async fn run(args: HealthArgs, hub: &HubArgs) -> Result<ExitCode, Failure> {
+    let patience = hub.timeout.unwrap_or(PATIENCE);
+    let asked = tokio::time::timeout(patience, ask(&args, hub, patience)).await;
+    let late = || Failure::NoAnswer(format!("no answer within {}", humantime::format_duration(patience)));
+    let health = asked.unwrap_or_else(|_| Err(late()))?;
+    Out::stdout(hub.json()).print(&health, |_| report(&health))?;
+    Ok(if health.status == Status::Healthy { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 
-async fn ask(args: &HealthArgs) -> Result<HubHealth, Failure> {
-    let own = args.nats.other_identity("CENTRAL_HUB_HEALTH_NATS", None, args.health_inbox_prefix.as_ref())?;
-    let options = own.map_or_else(|| args.nats.options("CENTRAL_HUB_NATS"), Ok)?;
+async fn ask(args: &HealthArgs, hub: &HubArgs, patience: Duration) -> Result<HubHealth, Failure> {
+    let own = hub.nats.other_identity("CENTRAL_HUB_HEALTH_NATS", None, args.health_inbox_prefix.as_ref())?;
+    let options = own.map_or_else(|| hub.nats_options(), Ok)?;
     // A right that is missing shows in the events and nowhere else.
     let refusal = Arc::new(Mutex::new(None));
     let heard = Arc::clone(&refusal);
     let connect = options.connect_options().await?.name("central-hub health");
-    let connect = connect.connection_timeout(args.timeout).event_callback(move |event| {
+    let connect = connect.connection_timeout(patience).event_callback(move |event| {
         if let Event::ServerError(error) = event {
             *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         }
         std::future::ready(())
     });
-    let urls = options.urls.join(",");
-    let client = connect.connect(options.urls).await.map_err(|error| {
-        let reason = super::chain(nats::explain(error).as_ref());
-        format!("NATS at {urls} can't be used: {reason}; --nats-url names another")
-    })?;
-    // A little less than there is, so that the reason can still be told.
-    let patience = args.timeout * 9 / 10;
+    let client = connect.connect(options.urls.clone()).await.map_err(|error| unusable(&options, error))?;
+    let prefix = &hub.fleet.subject_prefix;
     let answer = tokio::select! {
-        answer = questions(args, &client) => answer,
-        () = tokio::time::sleep(patience) => Err(format!("no answer on {}.health", args.fleet.subject_prefix).into()),
+        answer = questions(args, &client, prefix, patience) => answer,
+        // A little less than there is, so that the reason can still be told.
+        () = tokio::time::sleep(patience * 9 / 10) => Err(Failure::NoAnswer(format!("no answer on {prefix}.health"))),
     };
-    answer.map_err(|error| match refusal.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(refusal) => format!("{}; NATS refused: {refusal}", super::chain(error.as_ref())).into(),
-        None => error,
+    answer.map_err(|failure| match refusal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(refusal) => Failure::NoAnswer(format!("{failure}; NATS refused: {refusal}")),
+        None => failure,
     })
 }
 
-async fn questions(args: &HealthArgs, client: &Client) -> Result<HubHealth, Failure> {
+async fn questions(args: &HealthArgs, client: &Client, prefix: &str, patience: Duration) -> Result<HubHealth, Failure> {
     if let Some(replica) = &args.replica {
         let [.., subject] = Verb::Ping.subjects(replica.as_str());
-        client
-            .request(subject, "".into())
-            .await
-            .map_err(|error| format!("replica {replica} does not answer: {error}"))?;
+        let pong = client.request(subject, "".into()).await;
+        pong.map_err(|error| Failure::NoAnswer(format!("replica {replica} does not answer: {error}")))?;
     }
-    let hub = HubClient::new(client.clone()).with_prefix(&args.fleet.subject_prefix).with_timeout(args.timeout);
+    let hub = HubClient::new(client.clone()).with_prefix(prefix).with_timeout(patience);
     match hub.call(&Health {}).await {
         Ok(health) => Ok(health),
-        Err(CallError::Refused(refusal)) => Err(format!("the hub refused to say: {refusal}").into()),
+        Err(CallError::Refused(refusal)) => Err(Failure::NoAnswer(format!("the hub refused to say: {refusal}"))),
         Err(error) => Err(error.into()),
     }
 }

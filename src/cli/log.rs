@@ -10,10 +10,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
     /// Form of the log
-    #[arg(long, global = true, env = "CENTRAL_HUB_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
     log_format: Format,
     /// How much is logged
-    #[arg(long, global = true, env = "CENTRAL_HUB_LOG_LEVEL", value_enum, default_value_t = Level::Info)]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_LOG_LEVEL", value_enum, default_value_t = Level::Info)]
     log_level: Level,
 }
 

@@ -1,14 +1,15 @@
 //! The command line, with the private servers that `dev`, `demo` and the tests run on.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::FromArgMatches as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::hub;
 use crate::store::DatabaseOptions;
+use session::{Failure, HubArgs, Out};
 
 pub mod config;
 pub mod context;
@@ -16,6 +17,7 @@ pub mod demo;
 pub mod dev;
 pub mod epoch;
 pub mod fleet;
+pub mod grammar;
 pub mod guard;
 pub mod health;
 pub mod log;
@@ -32,10 +34,12 @@ pub mod top;
 
 /// The `central-hub` program's arguments.
 #[derive(Debug, clap::Parser)]
-#[command(name = "central-hub", version, about)]
+#[command(name = "central-hub", version, about, after_long_help = grammar::CONTRACT)]
 pub struct Cli {
     #[command(flatten)]
     log: log::LogArgs,
+    #[command(flatten)]
+    hub: HubArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,19 +50,20 @@ enum Command {
     Dev(Box<dev::DevArgs>),
     Demo(demo::DemoArgs),
     Migrate(serve::MigrateArgs),
-    Health(Box<health::HealthArgs>),
-    Status(Box<fleet::StatusArgs>),
+    Health(health::HealthArgs),
+    /// The fleet at a glance
+    Status,
     Services(Box<services::ServicesArgs>),
-    Wait(Box<services::WaitArgs>),
-    Heartbeat(Box<services::HeartbeatArgs>),
+    Wait(services::WaitArgs),
+    Heartbeat(services::HeartbeatArgs),
     Config(Box<config::ConfigArgs>),
-    Infra(Box<fleet::InfraArgs>),
-    Deps(Box<fleet::DepsArgs>),
-    Uptime(Box<fleet::UptimeArgs>),
-    Metrics(Box<fleet::MetricsArgs>),
-    Timeline(Box<fleet::TimelineArgs>),
-    Alerts(Box<fleet::AlertsArgs>),
-    Top(Box<top::TopArgs>),
+    Infra(fleet::InfraArgs),
+    Deps(fleet::DepsArgs),
+    Uptime(fleet::UptimeArgs),
+    Metrics(fleet::MetricsArgs),
+    Timeline(fleet::TimelineArgs),
+    Alerts(fleet::AlertsArgs),
+    Top(top::TopArgs),
     Epoch(epoch::EpochArgs),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
@@ -70,75 +75,74 @@ enum Command {
 type CliError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Cli {
-    /// Runs the command that was given. The error, if any, has been written to stderr.
+    /// Reads the program's arguments. A mistake, or a question for help, is answered and ends the program.
+    #[must_use]
+    pub fn read() -> Self {
+        let mut grammar = grammar::grammar();
+        let matches = grammar.get_matches_mut();
+        let read = grammar::refuse_unused(&grammar, &matches).and_then(|()| Self::from_arg_matches(&matches));
+        read.unwrap_or_else(|error| error.format(&mut grammar).exit())
+    }
+
+    /// Runs the command that was given, and tells what went wrong.
     pub async fn run(self) -> ExitCode {
-        match self.run_command().await {
-            Ok(code) => code,
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "central-hub: {}", chain(error.as_ref()));
-                ExitCode::FAILURE
-            }
-        }
+        let json = self.hub.json();
+        self.run_command().await.unwrap_or_else(|failure| failure.tell(json))
     }
 
-    async fn run_command(self) -> Result<ExitCode, CliError> {
-        let (json, asked) = match self.command {
-            Command::Status(args) => (args.hub.json(), fleet::status(*args).await),
-            Command::Services(args) => (args.json(), services::run(*args).await),
-            Command::Wait(args) => (args.json(), services::wait(*args).await),
-            Command::Heartbeat(args) => (args.json(), services::heartbeat(*args).await),
-            Command::Config(args) => (args.json(), config::run(*args).await),
-            Command::Infra(args) => (args.hub.json(), fleet::infra(*args).await),
-            Command::Deps(args) => (args.hub.json(), fleet::deps(*args).await),
-            Command::Uptime(args) => (args.hub.json(), fleet::uptime(*args).await),
-            Command::Metrics(args) => (args.hub.json(), fleet::metrics(*args).await),
-            Command::Timeline(args) => (args.hub.json(), fleet::timeline(*args).await),
-            Command::Alerts(args) => (args.json(), fleet::alerts(*args).await),
-            Command::Top(args) => (args.hub.json(), top::run(*args).await),
-            other => return Self { command: other, ..self }.run_here().await,
-        };
-        Ok(asked.map_or_else(|failure| failure.tell(json), |()| ExitCode::SUCCESS))
-    }
-
-    /// Runs a command that isn't a question to a hub.
-    async fn run_here(self) -> Result<ExitCode, CliError> {
+    async fn run_command(self) -> Result<ExitCode, Failure> {
+        let (log, hub) = (self.log, &self.hub);
         match self.command {
+            Command::Health(args) => return health::run(args, hub).await,
+            Command::Status => fleet::status(hub).await?,
+            Command::Services(args) => services::run(*args, hub).await?,
+            Command::Wait(args) => services::wait(args, hub).await?,
+            Command::Heartbeat(args) => services::heartbeat(args, hub).await?,
+            Command::Config(args) => config::run(*args, hub).await?,
+            Command::Infra(args) => fleet::infra(args, hub).await?,
+            Command::Deps(args) => fleet::deps(args, hub).await?,
+            Command::Uptime(args) => fleet::uptime(args, hub).await?,
+            Command::Metrics(args) => fleet::metrics(args, hub).await?,
+            Command::Timeline(args) => fleet::timeline(args, hub).await?,
+            Command::Alerts(args) => fleet::alerts(args, hub).await?,
+            Command::Top(args) => top::run(args, hub).await?,
             Command::Completions(args) => shell::completions(args)?,
             Command::Man(args) => shell::man(args)?,
-            Command::Guard(args) => return Ok(ExitCode::from(guard::run(args).await?)),
-            Command::Health(args) => return Ok(health::run(*args).await?),
+            Command::Guard(args) => {
+                let ended = guard::run(args).await.map_err(|error| Failure::Ended(error.into()))?;
+                return Ok(ExitCode::from(ended));
+            }
             Command::Serve(args) => {
-                self.log.start(LevelFilter::TRACE);
+                log.start(LevelFilter::TRACE);
                 serve::serve(*args).await?;
             }
             Command::Dev(args) => {
                 // Its terminal is for people: of the hub's log it shows what is wrong.
-                self.log.start(LevelFilter::WARN);
+                log.start(LevelFilter::WARN);
                 let roles = roles::Roles::generate()?;
                 let hub = |addresses, shutdown, ready| private_hub_as(Some(&roles), addresses, "dev", shutdown, ready);
-                dev::run(*args, &roles, hub).await?;
+                dev::run(*args, &roles, hub).await.map_err(|error| Failure::Ended(error.into()))?;
             }
             Command::Demo(args) => {
                 // Processes that go down are part of its story.
-                self.log.start(LevelFilter::ERROR);
-                return demo::run(args, |addresses, shutdown, ready| private_hub(addresses, "demo", shutdown, ready))
-                    .await;
+                log.start(LevelFilter::ERROR);
+                let hub = |addresses, shutdown, ready| private_hub(addresses, "demo", shutdown, ready);
+                return demo::run(args, hub).await.map_err(Failure::Ended);
             }
             Command::Epoch(args) => {
-                self.log.start(LevelFilter::WARN);
-                let raised = epoch::raise(args).await?;
-                writeln!(
-                    std::io::stdout(),
-                    "the epoch is {raised}; running hubs publish every config anew within seconds"
-                )?;
+                log.start(LevelFilter::WARN);
+                let epoch = epoch::raise(args).await.map_err(Failure::of_database)?;
+                Out::stdout(hub.json()).print(&serde_json::json!({ "epoch": epoch }), |_| {
+                    format!("the epoch is {epoch}; running hubs publish every config anew within seconds")
+                })?;
             }
             Command::Migrate(args) => {
-                self.log.start(LevelFilter::WARN);
-                let applied = serve::migrate(args).await?;
-                let done = if applied.is_empty() { "the schema is up to date".into() } else { applied.join("\n") };
-                writeln!(std::io::stdout(), "{done}")?;
+                log.start(LevelFilter::WARN);
+                let applied = serve::migrate(args).await.map_err(Failure::of_database)?;
+                Out::stdout(hub.json()).print(&serde_json::json!({ "applied": applied }), |_| {
+                    if applied.is_empty() { "the schema is up to date".into() } else { applied.join("\n") }
+                })?;
             }
-            _ => {}
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -15,6 +15,7 @@ pub struct NatsArgs {
     /// Servers, separated by commas
     #[arg(
         long,
+        global = true,
         env = "CENTRAL_HUB_NATS_URL",
         value_name = "URL",
         default_value = "nats://127.0.0.1:4222",
@@ -22,22 +23,36 @@ pub struct NatsArgs {
     )]
     pub nats_url: Vec<String>,
     /// Credentials file (JWT and seed) of the connection that answers
-    #[arg(long, env = "CENTRAL_HUB_NATS_CREDS", value_name = "FILE")]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_NATS_CREDS", value_name = "FILE")]
     pub nats_creds: Option<PathBuf>,
     /// PEM file of certificates to trust, instead of the system's
-    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_CA", value_name = "FILE")]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_NATS_TLS_CA", value_name = "FILE")]
     pub nats_tls_ca: Option<PathBuf>,
     /// PEM file of the client certificate, for mutual TLS
-    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_CERT", value_name = "FILE", requires = "nats_tls_key")]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        env = "CENTRAL_HUB_NATS_TLS_CERT",
+        value_name = "FILE",
+        requires = "nats_tls_key"
+    )]
     pub nats_tls_cert: Option<PathBuf>,
     /// PEM file of the client certificate's key
-    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_KEY", value_name = "FILE", requires = "nats_tls_cert")]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        env = "CENTRAL_HUB_NATS_TLS_KEY",
+        value_name = "FILE",
+        requires = "nats_tls_cert"
+    )]
     pub nats_tls_key: Option<PathBuf>,
     /// Refuse a connection without TLS
-    #[arg(long, env = "CENTRAL_HUB_NATS_TLS_REQUIRED")]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_NATS_TLS_REQUIRED")]
     pub nats_tls_required: bool,
     /// Where this program's own answers arrive
-    #[arg(long, env = "CENTRAL_HUB_NATS_INBOX_PREFIX", value_name = "PREFIX", value_parser = inbox_prefix)]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_NATS_INBOX_PREFIX", value_name = "PREFIX", value_parser = inbox_prefix)]
     pub nats_inbox_prefix: Option<String>,
 }
 

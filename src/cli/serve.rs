@@ -96,10 +96,10 @@ pub struct ServeArgs {
 #[command(next_help_heading = "Hub")]
 pub struct FleetArgs {
     /// First tokens of all subjects
-    #[arg(long, env = "CENTRAL_HUB_SUBJECT_PREFIX", value_name = "PREFIX", default_value = "hub", value_parser = subject_prefix)]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_SUBJECT_PREFIX", value_name = "PREFIX", default_value = "hub", value_parser = subject_prefix)]
     pub subject_prefix: String,
     /// Start of all bucket names
-    #[arg(long, env = "CENTRAL_HUB_BUCKET_PREFIX", value_name = "PREFIX", default_value = "hub", value_parser = bucket_prefix)]
+    #[arg(long, global = true, hide_short_help = true, env = "CENTRAL_HUB_BUCKET_PREFIX", value_name = "PREFIX", default_value = "hub", value_parser = bucket_prefix)]
     pub bucket_prefix: String,
 }
 

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::kv::Operation;
+use async_nats::jetstream::kv::{Entry, Operation};
 use clap::{Args, Subcommand};
 use futures_util::StreamExt as _;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::config::json;
 use super::session::{Failure, HubArgs, Out, Session};
-use super::table::{ago, or_dash, status, table, text};
+use super::table::{ago, or_dash, painted, status, table, text_without};
 use crate::domain::name::{InstanceId, ServiceName};
 use crate::domain::status::Status;
 use crate::wire::ErrorCode;
@@ -29,14 +31,12 @@ pub struct ServicesArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// All instances, ordered by service
+    /// All instances, ordered by service; a narrow terminal doesn't show versions and addresses
     List(ListArgs),
     /// One service and its instances
     Get {
         /// The service
         service: ServiceName,
-        #[command(flatten)]
-        hub: HubArgs,
     },
     /// Register an instance by hand
     Register(Box<RegisterArgs>),
@@ -53,12 +53,10 @@ enum Action {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
-    /// Show who comes, goes and changes, as it happens
+    /// Show who is there, and then who comes, goes and changes, until Ctrl-C
     Watch {
         /// Only this service
         service: Option<ServiceName>,
-        #[command(flatten)]
-        hub: HubArgs,
     },
 }
 
@@ -76,8 +74,6 @@ struct ListArgs {
     /// Leave out those that are out of use
     #[arg(long)]
     no_draining: bool,
-    #[command(flatten)]
-    hub: HubArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -108,8 +104,9 @@ struct RegisterArgs {
     /// Refuse unless everything that it needs is there
     #[arg(long)]
     require: bool,
-    #[command(flatten)]
-    hub: HubArgs,
+    /// What configs it can read: a JSON Schema, or `@FILE`
+    #[arg(long, value_name = "SCHEMA")]
+    config_schema: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -119,8 +116,6 @@ struct InstanceArgs {
     /// Which instance; may be left out while it is the only one
     #[arg(long, value_name = "ID")]
     instance: Option<InstanceId>,
-    #[command(flatten)]
-    hub: HubArgs,
 }
 
 /// `KEY=VALUE`; the value is JSON, or else a text.
@@ -129,37 +124,24 @@ fn member(text: &str) -> Result<(String, Value), String> {
     Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
-impl ServicesArgs {
-    /// Whether the answer is for programs.
-    #[must_use]
-    pub fn json(&self) -> bool {
-        match &self.action {
-            Action::List(args) => args.hub.json(),
-            Action::Register(args) => args.hub.json(),
-            Action::Deregister(args) | Action::Drain { instance: args, .. } => args.hub.json(),
-            Action::Get { hub, .. } | Action::Watch { hub, .. } => hub.json(),
-        }
-    }
-}
-
 /// Does it.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(args: ServicesArgs) -> Result<(), Failure> {
+pub async fn run(args: ServicesArgs, hub: &HubArgs) -> Result<(), Failure> {
     match args.action {
-        Action::List(args) => list(args).await,
-        Action::Get { service, hub } => {
+        Action::List(args) => list(args, hub).await,
+        Action::Get { service } => {
             let session = hub.connect().await?;
             session.show(&ServicesGet { service_name: service }, one).await
         }
-        Action::Register(args) => register(*args).await,
-        Action::Deregister(InstanceArgs { service, instance, hub }) => {
+        Action::Register(args) => register(*args, hub).await,
+        Action::Deregister(InstanceArgs { service, instance }) => {
             let session = hub.connect().await?;
             let request = Deregister { service_name: service, instance_id: instance, incarnation: None };
             session.show(&request, |gone, _| format!("{}.{} is gone", gone.service_name, gone.instance_id)).await
         }
-        Action::Drain { instance: InstanceArgs { service, instance, hub }, undo, reason } => {
+        Action::Drain { instance: InstanceArgs { service, instance }, undo, reason } => {
             let session = hub.connect().await?;
             let request = ServicesDrain { service_name: service, instance_id: instance, draining: !undo, reason };
             session
@@ -169,12 +151,12 @@ pub async fn run(args: ServicesArgs) -> Result<(), Failure> {
                 })
                 .await
         }
-        Action::Watch { service, hub } => watch(&hub.connect().await?, service.as_ref()).await,
+        Action::Watch { service } => watch(&hub.connect().await?, service.as_ref()).await,
     }
 }
 
-async fn list(args: ListArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+async fn list(args: ListArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let mut request = ServicesList {
         status: args.status,
         service_name: args.service,
@@ -202,6 +184,9 @@ async fn list(args: ListArgs) -> Result<(), Failure> {
     })
 }
 
+/// What a narrow terminal doesn't show: version, and then address.
+const DISPENSABLE: [usize; 2] = [3, 4];
+
 /// Instances as a table.
 fn many(instances: &[Instance], out: &Out) -> String {
     let now = OffsetDateTime::now_utc();
@@ -217,7 +202,7 @@ fn many(instances: &[Instance], out: &Out) -> String {
         cells.push(or_dash(instance.last_heartbeat.map(|at| ago(at, now) + " ago")).into());
         rows.add_row(cells);
     }
-    text(&rows)
+    text_without(&DISPENSABLE, &mut rows)
 }
 
 fn config_of(instance: &Instance) -> String {
@@ -244,9 +229,11 @@ fn one(service: &Service, out: &Out) -> String {
     format!("{} is {}, {to}\n\n{}", service.service_name, service.status, many(&service.instances, out))
 }
 
-async fn register(args: RegisterArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+async fn register(args: RegisterArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let config_schema = args.config_schema.map(|given| json("--config-schema", &given)).transpose()?;
+    let session = hub.connect().await?;
     let request = Register {
+        config_schema,
         instance_id: args.instance,
         version: args.software_version,
         host: args.host,
@@ -287,27 +274,84 @@ async fn watch(session: &Session, service: Option<&ServiceName>) -> Result<(), F
     let kv = kv.map_err(|error| unreadable(&error))?;
     let filter = service.map_or_else(|| ">".into(), |service| format!("{service}.*"));
     let mut entries = kv.watch_with_history(&filter).await.map_err(|error| unreadable(&error))?;
+    let mut columns = Columns::default();
+    // What is there already is printed together, so that it stands in columns.
+    let mut already = Some(Vec::new());
     while let Some(entry) = entries.next().await {
         // The watch mends itself after an error.
         let Ok(entry) = entry else { continue };
-        let Some(Key::Instance(service_name, instance_id)) = Key::parse(Bucket::Services, &entry.key) else { continue };
-        let record = (entry.operation == Operation::Put).then(|| serde_json::from_slice::<Instance>(&entry.value));
-        match record {
-            Some(Ok(instance)) => session.out.print(&instance, |out| many_without_heading(&instance, out))?,
-            Some(Err(_)) => {}
-            None => {
-                let gone =
-                    serde_json::json!({ "service_name": service_name, "instance_id": instance_id, "gone": true });
-                session.out.print(&gone, |_| format!("{service_name}  {instance_id}  gone"))?;
+        let change = Change::of(&entry);
+        if let Some(change) = &change {
+            columns.fit(change);
+        }
+        let now = match &mut already {
+            Some(waiting) => {
+                waiting.extend(change);
+                if entry.delta > 0 {
+                    continue;
+                }
+                already.take().unwrap_or_default()
             }
+            None => change.into_iter().collect(),
+        };
+        for change in now {
+            session.out.print(&change, |out| columns.line(&change, out))?;
         }
     }
     Ok(())
 }
 
-fn many_without_heading(instance: &Instance, out: &Out) -> String {
-    let all = many(std::slice::from_ref(instance), out);
-    all.lines().skip(1).collect()
+/// What became of an instance.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Change {
+    Is(Box<Instance>),
+    Gone { service_name: ServiceName, instance_id: InstanceId, gone: bool },
+}
+
+impl Change {
+    /// `None` for a value that no hub wrote.
+    fn of(entry: &Entry) -> Option<Self> {
+        let Key::Instance(service_name, instance_id) = Key::parse(Bucket::Services, &entry.key)? else { return None };
+        match entry.operation {
+            Operation::Put => Some(Self::Is(serde_json::from_slice(&entry.value).ok()?)),
+            _ => Some(Self::Gone { service_name, instance_id, gone: true }),
+        }
+    }
+
+    fn names(&self) -> (&str, &str) {
+        match self {
+            Self::Is(instance) => (instance.service_name.as_str(), instance.instance_id.as_str()),
+            Self::Gone { service_name, instance_id, .. } => (service_name.as_str(), instance_id.as_str()),
+        }
+    }
+}
+
+/// The columns of lines that are printed one by one: as wide as the widest so far.
+#[derive(Default)]
+struct Columns {
+    service: usize,
+    instance: usize,
+}
+
+impl Columns {
+    fn fit(&mut self, change: &Change) {
+        let (service, instance) = change.names();
+        (self.service, self.instance) = (self.service.max(service.len()), self.instance.max(instance.len()));
+    }
+
+    fn line(&self, change: &Change, out: &Out) -> String {
+        let ((service, instance), Self { service: first, instance: second }) = (change.names(), self);
+        let begin = format!("{service:<first$}  {instance:<second$}");
+        let Change::Is(instance) = change else { return format!("{begin}  gone") };
+        // Colours have no width.
+        let gap = " ".repeat("degraded".len() - instance.status.as_str().len());
+        let draining = if instance.draining { "draining, " } else { "" };
+        let mut facts = vec![format!("{draining}config {}", config_of(instance))];
+        facts.extend(instance.version.iter().map(|version| format!("version {version}")));
+        facts.extend(address(instance.host.as_ref(), instance.port));
+        format!("{begin}  {}{gap}  {}", painted(instance.status, out), facts.join(", "))
+    }
 }
 
 /// Wait until a service is there
@@ -317,22 +361,18 @@ fn many_without_heading(instance: &Instance, out: &Out) -> String {
 pub struct WaitArgs {
     /// The service
     service: ServiceName,
-    /// Not only there, but healthy
+    /// Not only there, but with an instance that is healthy and not out of use
     #[arg(long)]
     healthy: bool,
     /// How long to wait at the most
     #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     patience: Duration,
-    #[command(flatten)]
-    hub: HubArgs,
 }
 
-impl WaitArgs {
-    /// Whether the answer is for programs.
-    #[must_use]
-    pub fn json(&self) -> bool {
-        self.hub.json()
-    }
+/// Whether a service is what is waited for.
+fn is_there(service: &Service, healthy: bool) -> bool {
+    let usable = |instance: &Instance| instance.status == Status::Healthy && !instance.draining;
+    if healthy { service.instances.iter().any(usable) } else { service.status != Status::Down }
 }
 
 /// How often a wait looks.
@@ -342,15 +382,16 @@ const LOOK: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn wait(args: WaitArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn wait(args: WaitArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let until = Instant::now() + args.patience;
     let request = ServicesGet { service_name: args.service };
     loop {
         let found = match session.call(&request).await {
-            Ok(service) if service.status == Status::Healthy || !args.healthy && service.status != Status::Down => {
+            Ok(service) if is_there(&service, args.healthy) => {
                 return session.out.print(&service, |out| one(&service, out));
             }
+            Ok(service) if service.status == Status::Healthy => "is healthy and out of use".into(),
             Ok(service) => format!("is {}", service.status),
             Err(Failure::Refused(refusal)) if refusal.code == ErrorCode::NotFound => "isn't registered".into(),
             // A hub that is about to come is waited for, too.
@@ -379,8 +420,15 @@ pub struct HeartbeatArgs {
     /// A measurement; may be given more than once
     #[arg(long, value_name = "NAME=NUMBER", value_parser = measurement)]
     metric: Vec<(String, Value)>,
-    #[command(flatten)]
-    hub: HubArgs,
+    /// The revision of the config that it runs
+    #[arg(long, value_name = "REVISION")]
+    config_revision: Option<i64>,
+    /// The version of the config that it runs
+    #[arg(long, value_name = "N")]
+    config_version: Option<i64>,
+    /// Why it refused the newest config
+    #[arg(long, value_name = "TEXT")]
+    config_error: Option<String>,
 }
 
 fn measurement(text: &str) -> Result<(String, Value), String> {
@@ -388,24 +436,19 @@ fn measurement(text: &str) -> Result<(String, Value), String> {
     if value.is_number() { Ok((name, value)) } else { Err("must be NAME=NUMBER".into()) }
 }
 
-impl HeartbeatArgs {
-    /// Whether the answer is for programs.
-    #[must_use]
-    pub fn json(&self) -> bool {
-        self.hub.json()
-    }
-}
-
 /// Beats.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn heartbeat(args: HeartbeatArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn heartbeat(args: HeartbeatArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let request = Heartbeat {
         instance_id: args.instance,
         status: Some(args.status),
         metrics: args.metric.into_iter().collect(),
+        config_revision: args.config_revision,
+        config_version: args.config_version,
+        config_error: args.config_error,
         ..Heartbeat::new(args.service)
     };
     session

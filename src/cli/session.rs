@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::Event;
+use async_nats::{ConnectError, ConnectErrorKind, Event};
 use clap::Args;
 use serde::Serialize;
 
 use super::context;
 use super::options::NatsArgs;
-use super::serve::FleetArgs;
+use super::serve::{FleetArgs, ServeError};
 use crate::client::{CallError, HubClient};
-use crate::nats::{self, BadOption};
+use crate::nats::{self, BadOption, NatsOptions};
+use crate::wire::route::ROUTES;
 use crate::wire::{self, ErrorCode, Request};
 
 /// Exit code when the hub refused, or what was asked for isn't so.
@@ -23,22 +24,32 @@ pub const NOT_SO: u8 = 1;
 /// Exit code when there is no answer: no hub, no NATS, wrong credentials; or an option that can't be used.
 pub const NO_ANSWER: u8 = 2;
 
+/// How long an answer may take, unless --timeout says otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How a command reaches the hub, and how it prints.
 #[derive(Args, Clone, Debug)]
 pub struct HubArgs {
     #[command(flatten)]
-    nats: NatsArgs,
+    pub(super) nats: NatsArgs,
     #[command(flatten)]
-    fleet: FleetArgs,
+    pub(super) fleet: FleetArgs,
     /// Take address and credentials from this context of the nats command line
-    #[arg(long, env = "NATS_CONTEXT", value_name = "NAME", help_heading = "NATS")]
+    #[arg(long, global = true, env = "NATS_CONTEXT", value_name = "NAME", help_heading = "NATS")]
     context: Option<String>,
-    /// How long to wait for one answer
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration, help_heading = "Hub")]
-    timeout: Duration,
-    /// Print what the hub says as JSON, for programs
-    #[arg(long, help_heading = "Output")]
+    /// How long to wait for one answer [default: 5s; `health`: 3s for everything together]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = patience, help_heading = "Hub")]
+    pub(super) timeout: Option<Duration>,
+    /// Print JSON, for programs: what the hub replies, or an object with `error`
+    #[arg(long, global = true, help_heading = "Output")]
     json: bool,
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("no answer comes in no time".into()),
+        other => other.map_err(|error| error.to_string()),
+    }
 }
 
 /// Why a command didn't do what it was asked to.
@@ -53,9 +64,15 @@ pub enum Failure {
     /// There is no answer.
     #[error("{0}")]
     NoAnswer(String),
+    /// What was asked for isn't so, and the answer that was printed says so to programs.
+    #[error("{0}")]
+    Told(String),
     /// An option can't be used.
     #[error(transparent)]
     Option(#[from] BadOption),
+    /// What was to run on ended.
+    #[error("{}", super::chain(.0.as_ref()))]
+    Ended(Box<dyn std::error::Error + Send + Sync>),
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -70,7 +87,28 @@ impl From<CallError> for Failure {
     }
 }
 
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Option(option) => Self::Option(option),
+            ServeError::ReplicaId(_) => Self::Option(BadOption(error.to_string())),
+            other => Self::Ended(other.into()),
+        }
+    }
+}
+
 impl Failure {
+    /// What a command that asks the database itself ends with.
+    pub fn of_database(error: ServeError) -> Self {
+        match Self::from(error) {
+            Self::Ended(cause) => Self::NoAnswer(format!(
+                "{}; --db-host and so on, or CENTRAL_HUB_DATABASE_URL, say where it is",
+                super::chain(cause.as_ref())
+            )),
+            option => option,
+        }
+    }
+
     /// Something that a person must know, with the next step in it.
     pub fn not_so(text: impl Into<String>) -> Self {
         Self::NotSo(text.into())
@@ -85,19 +123,23 @@ impl Failure {
         {
             return ExitCode::SUCCESS;
         }
-        if json {
+        if json && !matches!(self, Self::Told(_)) {
             let error = match self {
                 Self::Refused(refusal) => serde_json::json!({ "error": refusal }),
                 other => serde_json::json!({ "error": { "message": other.to_string() } }),
             };
             let _ = writeln!(io::stdout(), "{error}");
         }
-        let _ = writeln!(io::stderr(), "central-hub: {self}");
+        let text = match self {
+            Self::Refused(refusal) => in_commands(&refusal.to_string()),
+            other => other.to_string(),
+        };
+        let _ = writeln!(io::stderr(), "central-hub: {text}");
         if let Some(hint) = self.hint() {
             let _ = writeln!(io::stderr(), "{hint}");
         }
         ExitCode::from(match self {
-            Self::Refused(_) | Self::NotSo(_) => NOT_SO,
+            Self::Refused(_) | Self::NotSo(_) | Self::Told(_) | Self::Ended(_) => NOT_SO,
             Self::NoAnswer(_) | Self::Option(_) | Self::Io(_) => NO_ANSWER,
         })
     }
@@ -107,13 +149,16 @@ impl Failure {
         let Self::Refused(refusal) = self else { return None };
         let list = |name: &str| {
             let items = refusal.details.get(name)?.as_array()?;
-            let lines = items.iter().map(|item| match (item.as_str(), item.get("path"), item.get("message")) {
-                (Some(text), ..) => format!("  {text}"),
-                (None, Some(path), Some(message)) => {
-                    let path = path.as_str().filter(|path| !path.is_empty()).unwrap_or("/");
-                    format!("  {path}: {}", message.as_str().unwrap_or_default())
+            let lines = items.iter().map(|item| {
+                let member = |name: &str| item.get(name).and_then(serde_json::Value::as_str);
+                match (item.as_str(), member("path").zip(member("message")), member("name").zip(member("status"))) {
+                    (Some(text), ..) => format!("  {text}"),
+                    (_, Some((path, message)), _) => {
+                        format!("  {}: {message}", if path.is_empty() { "/" } else { path })
+                    }
+                    (.., Some((name, status))) => format!("  {name}: {status}"),
+                    _ => format!("  {item}"),
                 }
-                _ => format!("  {item}"),
             });
             Some(lines.collect::<Vec<_>>().join("\n"))
         };
@@ -123,10 +168,40 @@ impl Failure {
             ErrorCode::Incompatible => Some(format!("{}\n  --force publishes it all the same", list("instances")?)),
             ErrorCode::AmbiguousInstance => Some(format!("{}\n  --instance names one", list("instances")?)),
             ErrorCode::DependencyUnavailable => list("dependencies"),
+            ErrorCode::NotRegistered => Some("  `central-hub services register` registers one".into()),
             ErrorCode::VersionConflict => Some("  `central-hub config get` shows what is active now".into()),
             _ => None,
         }
     }
+}
+
+/// A text of the hub in terms of this command line: `hub.services.list` is `central-hub services list`.
+fn in_commands(text: &str) -> String {
+    let is_of_subject = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let mut said = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("hub.") {
+        let (before, from_here) = rest.split_at(at);
+        let end = from_here.find(|c| !is_of_subject(c)).unwrap_or(from_here.len());
+        let (subject, after) = from_here.split_at(end);
+        said.push_str(before);
+        let begins_word = !before.ends_with(|c: char| is_of_subject(c) || matches!(c, '-' | '_' | '/' | '`'));
+        match command_of(subject).filter(|_| begins_word) {
+            Some(command) => said.extend(["`central-hub ", &command, "`"]),
+            None => said.push_str(subject),
+        }
+        rest = after;
+    }
+    (said + rest).replace("to_version", "--to")
+}
+
+/// The words of the command for a subject that is named without its service.
+fn command_of(subject: &str) -> Option<String> {
+    let pattern = subject.strip_prefix("hub.")?;
+    let route = ROUTES.iter().find(|route| route.pattern.trim_end_matches(".*") == pattern)?;
+    // What follows them is a service, whose name has a dash in the examples, or an option.
+    let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+    Some(route.command.split(' ').take_while(is_word).collect::<Vec<_>>().join(" "))
 }
 
 /// A connection to the hub, and where answers are printed.
@@ -150,32 +225,37 @@ impl HubArgs {
         self.json
     }
 
-    /// Connects.
+    /// Where NATS is, and as whom: as the options say, or the context.
     ///
     /// # Errors
-    /// [`Failure`].
-    pub async fn connect(&self) -> Result<Session, Failure> {
+    /// When something of it can't be used.
+    pub fn nats_options(&self) -> Result<NatsOptions, BadOption> {
         let mut options = self.nats.options("CENTRAL_HUB_NATS")?;
         if let Some(name) = &self.context {
             context::read(name)?.apply(&mut options)?;
             options.check()?;
         }
+        Ok(options)
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn connect(&self) -> Result<Session, Failure> {
+        let options = self.nats_options()?;
+        let timeout = self.timeout.unwrap_or(PATIENCE);
         let refused = Arc::new(Mutex::new(None));
         let heard = Arc::clone(&refused);
-        let unusable = |error: Box<dyn std::error::Error + Send + Sync>| {
-            let urls = options.urls.join(",");
-            let reason = super::chain(error.as_ref());
-            Failure::NoAnswer(format!("NATS at {urls} can't be used: {reason}; --nats-url names another"))
-        };
-        let connect = options.connect_options().await.map_err(|error| unusable(error.into()))?;
-        let connect = connect.name("central-hub").connection_timeout(self.timeout).event_callback(move |event| {
+        let connect = options.connect_options().await?;
+        let connect = connect.name("central-hub").connection_timeout(timeout).event_callback(move |event| {
             if let Event::ServerError(error) = event {
                 *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             }
             std::future::ready(())
         });
-        let client = connect.connect(options.urls.clone()).await.map_err(|error| unusable(nats::explain(error)))?;
-        let hub = HubClient::new(client).with_prefix(&self.fleet.subject_prefix).with_timeout(self.timeout);
+        let client = connect.connect(options.urls.clone()).await.map_err(|error| unusable(&options, error))?;
+        let hub = HubClient::new(client).with_prefix(&self.fleet.subject_prefix).with_timeout(timeout);
         Ok(Session {
             hub,
             bucket_prefix: self.fleet.bucket_prefix.clone(),
@@ -183,6 +263,21 @@ impl HubArgs {
             out: Out::stdout(self.json),
             refused,
         })
+    }
+}
+
+/// Why NATS can't be used, and what to try.
+pub fn unusable(options: &NatsOptions, error: ConnectError) -> Failure {
+    let urls = options.urls.join(",");
+    match error.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => Failure::NoAnswer(format!(
+            "NATS at {urls} doesn't know who asks, or refuses them: CENTRAL_HUB_NATS_USER and _PASSWORD (or _TOKEN, or \
+             _NKEY_SEED), --nats-creds or --context say who you are"
+        )),
+        _ => {
+            let reason = super::chain(nats::explain(error).as_ref());
+            Failure::NoAnswer(format!("NATS at {urls} can't be used: {reason}; --nats-url names another"))
+        }
     }
 }
 
@@ -267,4 +362,23 @@ impl Out {
 pub fn read_text(path: &PathBuf) -> Result<String, Failure> {
     let read = if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
     read.map_err(|error| Failure::NoAnswer(format!("{} can't be read: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hubs_hints_name_commands() {
+        for (said, shown) in [
+            ("no instance; hub.services.list tells who is", "no instance; `central-hub services list` tells who is"),
+            ("hub.config.set gives it one", "`central-hub config set` gives it one"),
+            ("nobody: hub.uptime who was", "nobody: `central-hub uptime` who was"),
+            ("no hub listens on prefix.hub.status", "no hub listens on prefix.hub.status"),
+            ("hub.nonsense", "hub.nonsense"),
+            ("the hub. What then?", "the hub. What then?"),
+        ] {
+            assert_eq!(in_commands(said), shown);
+        }
+    }
 }

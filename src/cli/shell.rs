@@ -3,10 +3,10 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::grammar::grammar;
 
 /// Print completions for your shell
 #[derive(Args, Clone, Debug)]
@@ -29,7 +29,12 @@ pub struct ManArgs {
 /// When they can't be written.
 pub fn completions(args: CompletionsArgs) -> io::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "central-hub", &mut script);
+    clap_complete::generate(args.shell, &mut grammar(), "central-hub", &mut script);
+    if args.shell == Shell::Bash {
+        // clap_complete 4.6 takes the dash of the program's name for the start of a subcommand, in half of the script.
+        let text = String::from_utf8_lossy(&script).replace("central__subcmd__hub", "central__hub");
+        script = text.into_bytes();
+    }
     io::stdout().write_all(&script)
 }
 
@@ -41,11 +46,11 @@ pub fn man(args: ManArgs) -> io::Result<()> {
     match args.folder {
         Some(folder) => {
             std::fs::create_dir_all(&folder)?;
-            clap_mangen::generate_to(Cli::command(), &folder)
+            clap_mangen::generate_to(grammar(), &folder)
         }
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            clap_mangen::Man::new(grammar()).render(&mut page)?;
             io::stdout().write_all(&page)
         }
     }

@@ -40,19 +40,17 @@ pub struct TopArgs {
     /// Only services whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// Shows it until `q`.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(args: TopArgs) -> Result<(), Failure> {
+pub async fn run(args: TopArgs, hub: &HubArgs) -> Result<(), Failure> {
     if !std::io::stdout().is_terminal() {
         return Err(Failure::not_so("top needs a terminal; `central-hub status --json` is for programs"));
     }
-    let session = args.hub.connect().await?;
+    let session = hub.connect().await?;
     let (sender, updates) = mpsc::channel(QUEUE);
     let feeds = feed::start(&session, &sender);
     let mut terminal = ratatui::try_init()?;

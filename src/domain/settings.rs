@@ -151,14 +151,35 @@ impl Settings {
             return Err(violations);
         }
         let operational = config.get("operational").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        let settings = serde_json::from_value(operational.clone())
+        let settings: Self = serde_json::from_value(operational.clone())
             .map_err(|error| vec![Violation { path: "/operational".into(), message: error.to_string() }])?;
         let mut warnings = Vec::new();
         if operational.get("server_settings").is_some() {
             warnings.push("/operational/server_settings is not used: the hub has no HTTP server".to_owned());
         }
+        warnings.extend(settings.timeout_warning());
         Ok(Loaded { settings, warnings })
     }
+
+    /// A timeout below two intervals isn't what holds: one heartbeat that is lost would be a death.
+    fn timeout_warning(&self) -> Option<String> {
+        let ServiceDiscovery { heartbeat_interval_seconds, service_timeout_seconds, .. } = self.service_discovery;
+        let least = 2.0 * heartbeat_interval_seconds;
+        (service_timeout_seconds < least).then(|| {
+            format!(
+                "/operational/service_discovery/service_timeout_seconds: {service_timeout_seconds} is less than two \
+                 heartbeat intervals; {least} s of silence count as down"
+            )
+        })
+    }
+}
+
+/// The schema of these settings, as it can be looked up like any service's.
+#[cfg(feature = "server")]
+#[must_use]
+#[allow(clippy::expect_used, reason = "the text is a constant; tests parse it")]
+pub fn schema() -> Value {
+    serde_json::from_str(include_str!("settings.schema.json")).expect("a constant")
 }
 
 /// Where the components stand in a config of the service `central-hub`.
@@ -178,10 +199,7 @@ pub fn violations(config: &Value) -> Vec<Violation> {
     use std::sync::LazyLock;
 
     #[allow(clippy::expect_used, reason = "the schema is a constant; a test compiles it")]
-    static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-        let text = include_str!("settings.schema.json");
-        Schema::compile_ours(&serde_json::from_str(text).expect("a constant")).expect("a constant schema")
-    });
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::compile_ours(&schema()).expect("a constant schema"));
     let mut violations = SCHEMA.violations(config);
     // What the schema found wrong there would be told twice.
     if !violations.iter().any(|violation| violation.path.starts_with(COMPONENTS))
@@ -227,6 +245,22 @@ mod tests {
     fn what_older_documents_say_is_taken_with_a_warning() {
         let config = json!({ "operational": { "server_settings": { "host": "0.0.0.0", "port": 8001, "workers": 4 } } });
         assert_eq!(Settings::load(&config).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_timeout_that_would_not_hold_is_taken_with_a_warning() {
+        let warnings = |discovery: Value| {
+            Settings::load(&json!({ "operational": { "service_discovery": discovery } })).unwrap().warnings
+        };
+        let said = warnings(json!({ "service_timeout_seconds": 45 }));
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].starts_with("/operational/service_discovery/service_timeout_seconds") && said[0].contains("60"),
+            "{said:?}"
+        );
+        assert_eq!(warnings(json!({ "heartbeat_interval_seconds": 60 })).len(), 1, "the other one moved");
+        assert_eq!(warnings(json!({ "service_timeout_seconds": 60 })), Vec::<String>::new());
+        assert_eq!(warnings(json!({ "service_timeout_seconds": 20, "heartbeat_interval_seconds": 10 })).len(), 0);
     }
 
     fn components(items: Value) -> Value {

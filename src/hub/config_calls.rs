@@ -12,6 +12,7 @@ use super::serve::{Call, encode, explain};
 use crate::domain::config::{Convergence, Position, Violation};
 use crate::domain::limits::Limits;
 use crate::domain::name::ServiceName;
+use crate::domain::settings;
 use crate::store::StoreError;
 use crate::store::config_schema::SchemaWrite;
 use crate::store::config_write::{ConfigWrite, Operation};
@@ -216,6 +217,9 @@ impl Hub {
 
     pub(super) async fn schema_get(&self, request: SchemaGet) -> Result<ServiceSchema, Error> {
         let service_name = request.service_name;
+        if service_name.as_str() == ServiceName::HUB {
+            return Ok(ServiceSchema { service_name, schema: settings::schema(), warnings: Vec::new() });
+        }
         let schema = self.store.config_schema(&service_name).await;
         let schema = schema.map_err(|error| explain(&error, "schema get", Some(service_name.as_str())))?;
         Ok(ServiceSchema { service_name, schema: schema.unwrap_or(Value::Null), warnings: Vec::new() })
@@ -223,6 +227,10 @@ impl Hub {
 
     pub(super) async fn schema_set(&self, request: SchemaSet, call: &Call) -> Result<ServiceSchema, Error> {
         let SchemaSet { service_name, schema, request_id, deadline } = request;
+        if service_name.as_str() == ServiceName::HUB && !schema.is_null() {
+            let rule = "the schema of the hub's own settings is built in; hub.config.schema.get tells it";
+            return Err(Error::field("service_name", rule));
+        }
         if !schema.is_null() {
             compiles("schema", &schema).await?;
         }

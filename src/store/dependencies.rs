@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 
 use super::row::Columns as _;
@@ -81,7 +82,11 @@ pub(super) async fn dependency_states(tx: &Tx<'_>, names: &[ServiceName]) -> Res
 pub(super) fn check_dependencies(dependencies: &[Dependency]) -> Result<(), Error> {
     let away =
         |dependency: &&Dependency| matches!(dependency.status, DependencyStatus::Down | DependencyStatus::Unknown);
-    let missing: Vec<&str> = dependencies.iter().filter(away).map(|dependency| dependency.name.as_str()).collect();
+    let missing: Vec<Value> = dependencies
+        .iter()
+        .filter(away)
+        .map(|Dependency { name, status }| json!({ "name": name.as_str(), "status": status.as_str() }))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -51,7 +51,7 @@ error_codes! {
     StaleIncarnation = "stale_incarnation", 409, "A newer registration replaced the speaker's.";
     AmbiguousInstance = "ambiguous_instance", 409, "The service has several instances and none was named; `details.instances` lists them.";
     VersionConflict = "version_conflict", 409, "The active config isn't the expected one; `details.active_version` tells which is, `details.field` which expectation doesn't hold.";
-    DependencyUnavailable = "dependency_unavailable", 409, "`require_dependencies` was set and one is missing or down; `details.dependencies` lists them.";
+    DependencyUnavailable = "dependency_unavailable", 409, "`require_dependencies` was set and one is missing or down; `details.dependencies` lists them, each with its status.";
     TooLarge = "too_large", 413, "Over a size limit; `details.field` and `details.limit`.";
     SchemaViolation = "schema_violation", 422, "The config doesn't satisfy its schema; `details.violations`.";
     SecretDetected = "secret_detected", 422, "The config, a schema or a text carries a secret; `details.paths`, never the value.";

@@ -62,12 +62,23 @@ fn render_route(page: &mut String, route: &Route) {
     }
     let example = format!("hub.{}", route.pattern.replace('*', "tick-aggregator"));
     let _ = writeln!(page, "\n```console\n$ nats req {example} '{}'\n{}\n```", route.request, route.reply);
+    let _ = writeln!(page, "\nOn the command line: `central-hub {}`", route.command);
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::event::Kind;
     use super::*;
+
+    #[test]
+    fn each_kind_of_event_is_told() {
+        let page = render();
+        for (_, kind) in Kind::ALL {
+            let told = [format!(".{kind}`"), format!("`{kind}`")];
+            assert!(told.iter().any(|word| page.contains(word)), "{kind}");
+        }
+    }
 
     /// `UPDATE_REFERENCE=1 cargo test reference` writes the page anew.
     #[test]

@@ -22,6 +22,8 @@ pub struct Route {
     pub endpoint: Endpoint,
     /// Its name in the NATS service API.
     pub name: &'static str,
+    /// The same on the command line, after `central-hub`.
+    pub command: &'static str,
     /// Its subject after the prefix; `*` stands for the service.
     pub pattern: &'static str,
     /// What it does, in one line.
@@ -184,6 +186,7 @@ macro_rules! routes {
 routes! {
     Register {
         name: "register",
+        command: "services register tick-aggregator --host 10.0.0.5 --port 8002 --needs nats",
         pattern: "register",
         summary: "A process says that it runs. The same instance id again replaces the record, under a new incarnation.",
         fields: REGISTER,
@@ -193,6 +196,7 @@ routes! {
     }
     RegisterAs {
         name: "register-as",
+        command: "services register tick-aggregator --host 10.0.0.5 --port 8002 --needs nats",
         pattern: "register.*",
         summary: "The same, on a subject that NATS permissions can bind to one service.",
         fields: REGISTER_AS,
@@ -202,6 +206,7 @@ routes! {
     }
     Heartbeat {
         name: "heartbeat",
+        command: "heartbeat tick-aggregator --status degraded --metric cpu=0.93 --metric lag_ms=1840",
         pattern: "heartbeat.*",
         summary: "An instance is alive, and says how well. The answer tells which config should be in force, so a process that missed a push repairs itself.",
         fields: &[
@@ -220,6 +225,7 @@ routes! {
     }
     Deregister {
         name: "deregister",
+        command: "services deregister tick-aggregator --instance 10_0_0_5-8002",
         pattern: "deregister.*",
         summary: "An instance says goodbye. Its record goes, its history stays.",
         fields: &[SERVICE, INSTANCE, INCARNATION],
@@ -229,6 +235,7 @@ routes! {
     }
     ServicesList {
         name: "services-list",
+        command: "services list --status healthy",
         pattern: "services.list",
         summary: "Who is there, ordered by service and instance.",
         fields: &[
@@ -245,6 +252,7 @@ routes! {
     }
     ServicesGet {
         name: "services-get",
+        command: "services get tick-aggregator",
         pattern: "services.get.*",
         summary: "Where a service is. `status` is its best instance's; `host` and `port` are those of one healthy instance that isn't draining, spread over calls, else of a degraded one, else null.",
         fields: &[SERVICE],
@@ -254,6 +262,7 @@ routes! {
     }
     ServicesDrain {
         name: "services-drain",
+        command: "services drain tick-aggregator --reason 'host is replaced'",
         pattern: "services.drain.*",
         summary: "An operator takes an instance out of use, or back in. Neither heartbeats nor a restart of the instance undo it.",
         fields: &[
@@ -268,6 +277,7 @@ routes! {
     }
     ConfigGet {
         name: "config-get",
+        command: "config get tick-aggregator",
         pattern: "config.get.*",
         summary: "The active config, from the hub's memory; or any version.",
         fields: &[
@@ -281,6 +291,7 @@ routes! {
     }
     ConfigSet {
         name: "config-set",
+        command: r#"config set tick-aggregator '{"operational":{"interval":5}}'"#,
         pattern: "config.set.*",
         summary: "Publishes a config: commits it, then pushes it to KV. Content that is active already changes nothing.",
         fields: &write_fields::<2, 11>([
@@ -293,6 +304,7 @@ routes! {
     }
     ConfigPatch {
         name: "config-patch",
+        command: r#"config patch tick-aggregator '{"operational":{"interval":6,"old_key":null}}'"#,
         pattern: "config.patch.*",
         summary: "Publishes what a JSON merge patch (RFC 7396) makes of the active config: what it names is replaced, `null` removes a key.",
         fields: &write_fields::<2, 11>([
@@ -305,6 +317,7 @@ routes! {
     }
     ConfigRollback {
         name: "config-rollback",
+        command: "config rollback tick-aggregator -m 'latency went up'",
         pattern: "config.rollback.*",
         summary: "Puts an older version back in force under a new revision. Without `to_version` it takes back the newest change that isn't taken back yet; twice in a row walks further back.",
         fields: &write_fields::<2, 11>([
@@ -317,6 +330,7 @@ routes! {
     }
     ConfigDelete {
         name: "config-delete",
+        command: "config delete tick-aggregator",
         pattern: "config.delete.*",
         summary: "Takes the config out of force: KV gets a tombstone, versions stay in the history, numbers go on, and a rollback undoes it.",
         fields: &write_fields::<1, 10>([SERVICE]),
@@ -326,6 +340,7 @@ routes! {
     }
     ConfigDiff {
         name: "config-diff",
+        command: "config diff tick-aggregator 1",
         pattern: "config.diff.*",
         summary: "What changes from one version to another, as a JSON Patch (RFC 6902).",
         fields: &[
@@ -339,6 +354,7 @@ routes! {
     }
     ConfigValidate {
         name: "config-validate",
+        command: r#"config validate tick-aggregator '{"operational":{"interval":5}}'"#,
         pattern: "config.validate.*",
         summary: "Would this config be taken? Changes nothing.",
         fields: &[SERVICE, required("config", "object", "The content."), NOT_SECRET],
@@ -348,6 +364,7 @@ routes! {
     }
     ConfigStatus {
         name: "config-status",
+        command: "config status tick-aggregator",
         pattern: "config.status.*",
         summary: "Who runs what: `published` says that KV holds the newest activation, `converged` that every live instance says it runs it.",
         fields: &[SERVICE],
@@ -357,6 +374,7 @@ routes! {
     }
     SchemaGet {
         name: "config-schema-get",
+        command: "config schema get tick-aggregator",
         pattern: "config.schema.get.*",
         summary: "What the service's configs must look like.",
         fields: &[SERVICE],
@@ -366,6 +384,7 @@ routes! {
     }
     SchemaSet {
         name: "config-schema-set",
+        command: r#"config schema set tick-aggregator '{"properties":{"operational":{"type":"object"}}}'"#,
         pattern: "config.schema.set.*",
         summary: "Says what the service's configs must look like: a JSON Schema, draft 2020-12, at most 64 KiB. Set, patch and rollback are checked from then on, unless that would take more than 200,000 steps: then they are refused.",
         fields: &[
@@ -380,6 +399,7 @@ routes! {
     }
     ConfigHistory {
         name: "config-history",
+        command: "config history tick-aggregator --limit 1",
         pattern: "config.history.*",
         summary: "What was in force when, and by whom; newest first. `forced: true` stands at what live instances had declared that they can't read, `authenticated_as` where NATS vouches for somebody.",
         fields: &[
@@ -393,6 +413,7 @@ routes! {
     }
     ConfigList {
         name: "config-list",
+        command: "config list",
         pattern: "config.list",
         summary: "Which services have a config, ordered by service.",
         fields: &[LIMIT, CURSOR],
@@ -402,6 +423,7 @@ routes! {
     }
     Health {
         name: "health",
+        command: "health",
         pattern: "health",
         summary: "How the hub itself is, from whichever replica got the question.",
         fields: &[],
@@ -411,6 +433,7 @@ routes! {
     }
     Status {
         name: "status",
+        command: "status",
         pattern: "status",
         summary: "The fleet at a glance: services and instances by status, infrastructure, alerts that are not over, configs that not everybody runs.",
         fields: &[],
@@ -420,6 +443,7 @@ routes! {
     }
     Metrics {
         name: "metrics",
+        command: "metrics tick-aggregator cpu --since 10m --bucket 5m",
         pattern: "metrics.*",
         summary: "What a service's instances measured, in buckets of time; metrics by name, at most 128 a page. Buckets in which nothing was measured are left out.",
         fields: &[
@@ -437,6 +461,7 @@ routes! {
     }
     UptimeOf {
         name: "uptime-of",
+        command: "uptime tick-aggregator --window 1h",
         pattern: "uptime.*",
         summary: "For how much of a window a service, one of its instances or an infrastructure component was up; exactly, from its status transitions. A service is up while any of its instances is, and down once all have left; time in which nobody knows isn't counted.",
         fields: &[
@@ -450,6 +475,7 @@ routes! {
     }
     Uptime {
         name: "uptime",
+        command: "uptime",
         pattern: "uptime",
         summary: "The same of all services and components that were there within the window, without their transitions.",
         fields: &[WINDOW, LIMIT, CURSOR],
@@ -459,6 +485,7 @@ routes! {
     }
     InfraStatus {
         name: "infra-status",
+        command: "infra",
         pattern: "infra.status",
         summary: "How each infrastructure component was when it was last checked.",
         fields: &[],
@@ -468,6 +495,7 @@ routes! {
     }
     InfraCheck {
         name: "infra-check",
+        command: "infra --check",
         pattern: "infra.check",
         summary: "Checks every infrastructure component now, and tells.",
         fields: &[],
@@ -477,6 +505,7 @@ routes! {
     }
     DepsGraph {
         name: "deps-graph",
+        command: "deps",
         pattern: "deps.graph",
         summary: "Who needs whom, as registrations say; circles; and in which order to start everything. A component that has the name of a registered service is that service here, as it is in the status of a dependency, until nobody is registered under the name.",
         fields: &[],
@@ -486,6 +515,7 @@ routes! {
     }
     DepsImpact {
         name: "deps-impact",
+        command: "deps --impact tick-aggregator",
         pattern: "deps.impact.*",
         summary: "Who suffers if a service or component goes down.",
         fields: &[SERVICE],
@@ -495,6 +525,7 @@ routes! {
     }
     AlertsList {
         name: "alerts-list",
+        command: "alerts --limit 1",
         pattern: "alerts.list",
         summary: "What needs a person's attention, and what did; newest first.",
         fields: &[
@@ -510,6 +541,7 @@ routes! {
     }
     AlertsAck {
         name: "alerts-ack",
+        command: "alerts ack 7 --by ann --silence 1h",
         pattern: "alerts.ack",
         summary: "Somebody saw an alert, over or not, and may silence it: should the same come again meanwhile, it is kept and not sent.",
         fields: &[
@@ -523,6 +555,7 @@ routes! {
     }
     Timeline {
         name: "timeline",
+        command: "timeline tick-aggregator --kinds config,down --limit 1",
         pattern: "timeline",
         summary: "What happened, of all kinds in one order, newest first: what changed just before it broke?",
         fields: &[

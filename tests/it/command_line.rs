@@ -1,16 +1,43 @@
 //! The command line: what people see, what programs get, and the exit codes, by the real program.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+use central_hub::wire::Endpoint;
+use central_hub::wire::route::{ROUTES, Route};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::ask::Hub;
-use crate::stack::{HubOptions, executable};
+use crate::ask::{Hub, SOON};
+use crate::stack::{HubOptions, eventually, executable};
 
 /// The program, pointed at a hub.
 struct Program {
     options: HubOptions,
+}
+
+/// A command that goes on until it is stopped, and what it prints.
+struct Following {
+    process: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Following {
+    /// Its next line, which must be one JSON document.
+    fn document(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 struct Said {
@@ -26,16 +53,36 @@ impl Program {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(executable());
+        command.args(args);
+        self.surroundings(command)
+    }
+
+    /// A line as it stands in the reference, read by a shell.
+    fn line(&self, line: &str) -> Said {
+        let mut command = Command::new("sh");
+        command.args(["-c", line]);
+        said(self.surroundings(command).output().unwrap())
+    }
+
+    fn surroundings(&self, mut command: Command) -> Command {
+        let folder = executable().parent().unwrap().display().to_string();
+        let path = std::env::var("PATH").unwrap_or_default();
         command
-            .args(args)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", format!("{folder}:{path}"))
             .env("USER", "ann")
             .env("CENTRAL_HUB_NATS_URL", &self.options.nats_url)
             .env("CENTRAL_HUB_SUBJECT_PREFIX", &self.options.prefix)
             .env("CENTRAL_HUB_BUCKET_PREFIX", &self.options.prefix)
             .stdin(Stdio::null());
         command
+    }
+
+    /// A command that goes on until it is stopped.
+    fn follow(&self, args: &[&str]) -> Following {
+        let mut process = self.command(args).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap());
+        Following { process, lines }
     }
 
     fn run(&self, args: &[&str]) -> Said {
@@ -136,6 +183,10 @@ async fn a_config_from_its_first_version_to_its_last() {
     assert_eq!(program.ok(&["config", "set", "tick", &format!("@{first}")]), "tick has it already: nothing changed\n");
     let patch = r#"{"operational":{"interval":6}}"#;
     assert_eq!(program.json(&["config", "patch", "tick", patch, "--dry-run"])["version"], 2);
+    assert_eq!(
+        program.ok(&["config", "patch", "tick", patch, "--dry-run"]),
+        "it would be taken: tick v2, revision 2\n"
+    );
     assert_eq!(program.ok(&["config", "patch", "tick", patch]), "tick v2, revision 2, pushed\n");
     assert_eq!(program.ok(&["config", "get", "tick"]), "{\n  \"operational\": {\n    \"interval\": 6\n  }\n}\n");
     assert_eq!(program.json(&["config", "get", "tick", "--version", "1"])["config"]["operational"]["interval"], 5);
@@ -158,7 +209,7 @@ async fn a_config_from_its_first_version_to_its_last() {
     let refused = program.run(&["config", "set", "tick", "{}", "--expect-version", "7"]);
     assert!(refused.code == Some(1) && refused.err.contains("version_conflict"), "{}", refused.err);
     let refused = program.run(&["config", "set", "tick", "{", "--json"]);
-    assert!(refused.code == Some(1) && refused.err.contains("is no JSON"), "{}", refused.err);
+    assert!(refused.code == Some(2) && refused.err.contains("is no JSON"), "{}", refused.err);
     assert!(serde_json::from_str::<Value>(&refused.out).unwrap()["error"]["message"].is_string());
     let invalid = program.run(&["config", "validate", "tick", r#"{"token":"abcdef"}"#]);
     assert_eq!((invalid.code, invalid.out.as_str()), (Some(1), "/token: looks like a secret\n"));
@@ -212,7 +263,7 @@ async fn a_fleet_of_configs_as_files() {
     std::fs::write(folder.path().join("c.json"), r#"{"new": true}"#).unwrap();
     let plan = program.ok(&["config", "import", &path, "--dry-run"]);
     assert!(
-        plan.contains("-  \"z\": 1") && plan.contains("+  \"z\": 2") && plan.contains("c config created"),
+        plan.contains("-  \"z\": 1") && plan.contains("+  \"z\": 2") && plan.contains("c config would be created, v1"),
         "{plan}"
     );
     assert_eq!(hub.ask("config.get.b", "").await["config"]["z"], 1, "a plan changes nothing");
@@ -224,7 +275,7 @@ async fn a_fleet_of_configs_as_files() {
     std::fs::write(folder.path().join("a.json"), r#"{"z": 9}"#).unwrap();
     std::fs::write(folder.path().join("c.json"), "{").unwrap();
     let refused = program.run(&["config", "import", &path]);
-    assert!(refused.code == Some(1) && refused.err.contains("nothing was changed"), "{}", refused.err);
+    assert!(refused.code == Some(2) && refused.err.contains("nothing was changed"), "{}", refused.err);
     assert_eq!(hub.ask("config.get.a", "").await["config"]["z"], 1);
     std::fs::write(folder.path().join("c.json"), r#"{"password": "hush-hush"}"#).unwrap();
     let refused = program.run(&["config", "import", &path]);
@@ -305,13 +356,199 @@ fn it_describes_itself() {
         let script = run(&["completions", shell]);
         assert!(script.code == Some(0) && script.out.contains("central-hub"), "{}", script.err);
     }
+    let ask = r#"source <("$0" completions bash)
+        complete -p central-hub >/dev/null || exit
+        answer() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _central__hub "$1" "${!#}" "${*: -2:1}"; echo ${COMPREPLY[@]}; }
+        answer central-hub config e; answer central-hub services l; answer central-hub config set --not"#;
+    let completed = said(Command::new("bash").args(["-c", ask]).arg(executable()).output().unwrap());
+    assert_eq!((completed.out.as_str(), completed.err.as_str()), ("edit export\nlist\n--not-secret\n", ""));
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(run(&["man", "--folder", &folder.path().display().to_string()]).code, Some(0));
     for page in ["central-hub.1", "central-hub-config-set.1", "central-hub-top.1"] {
         assert!(folder.path().join(page).exists(), "{page}");
     }
-    // A reader that has seen enough is no failure.
-    let mut piped = Command::new("sh");
-    piped.arg("-c").arg(format!("{} man | head -n 1; exit ${{PIPESTATUS:-0}}", executable().display()));
-    assert_eq!(piped.output().unwrap().status.code(), Some(0));
+    let help = run(&["--help"]).out;
+    assert!(help.contains("Exit codes:") && help.contains("With --json"), "{help}");
+}
+
+/// What the examples of the reference speak of, brought back before each of them.
+async fn as_in_the_examples(hub: &Hub, nth: usize) {
+    hub.ask("register.tick-aggregator", json!({"host": "10.0.0.5", "port": 8002})).await;
+    hub.ask("heartbeat.tick-aggregator", json!({"metrics": {"cpu": 0.5}})).await;
+    hub.ask("config.set.tick-aggregator", json!({"config": {"operational": {"interval": 1_000 + nth}}})).await;
+}
+
+/// The subjects that were asked on since the last time.
+async fn asked_on(hub: &Hub, asked: &mut async_nats::Subscriber) -> Vec<String> {
+    // What this connection sends comes back to it after all that others sent before.
+    let end = hub.subject("that-was-all");
+    hub.nats.publish(end.clone(), "".into()).await.unwrap();
+    let mut subjects = Vec::new();
+    loop {
+        let subject = asked.next().await.unwrap().subject.to_string();
+        if subject == end {
+            return subjects;
+        }
+        subjects.push(subject);
+    }
+}
+
+/// The names at the top of a JSON object; a cursor is there only when there is more.
+fn names(document: &Value) -> BTreeSet<&str> {
+    document.as_object().unwrap().keys().map(String::as_str).filter(|name| *name != "next_cursor").collect()
+}
+
+#[tokio::test]
+async fn every_subject_is_reached_and_its_reply_printed_as_documented() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("register.broken", json!({"instance_id": "1", "status": "down"})).await;
+    let alert = eventually(SOON, || async {
+        let listed = hub.ask("alerts.list", "").await;
+        listed["alerts"][0]["id"].as_i64().ok_or(listed)
+    })
+    .await;
+    let mut asked = hub.nats.subscribe(hub.subject(">")).await.unwrap();
+    for (nth, route) in ROUTES.iter().enumerate() {
+        as_in_the_examples(&hub, nth).await;
+        asked_on(&hub, &mut asked).await;
+        let Route { endpoint, command, .. } = route;
+        let command = command.replace(" ack 7 ", &format!(" ack {alert} "));
+        let said = program.line(&format!("central-hub {command} --json"));
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{command}: {}", said.out);
+        let printed: Value =
+            serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{command}: {error}: {}", said.out));
+        let documented = serde_json::from_str(route.reply).unwrap();
+        assert_eq!(names(&printed), names(&documented), "{command}: {}", said.out);
+        // The command line registers on the subject that permissions can bind to a service.
+        let endpoint = if *endpoint == Endpoint::Register { Endpoint::RegisterAs } else { *endpoint };
+        let service = endpoint.names_service().then_some("tick-aggregator");
+        let subject = endpoint.subject(&hub.prefix, service);
+        let subjects = asked_on(&hub, &mut asked).await;
+        assert!(subjects.contains(&subject), "{command} asks on {subject}: {subjects:?}");
+
+        // For people it prints something else, on one screen.
+        let said = program.line(&format!("central-hub {command}"));
+        let repeated = ["services deregister", "config delete"].iter().any(|once| command.starts_with(once));
+        if !repeated {
+            assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{command}: {}", said.out);
+            assert!(!said.out.trim().is_empty(), "{command}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_follows_is_a_document_a_line() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("register.tick", json!({"instance_id": "1"})).await;
+    hub.ask("config.set.tick", json!({"config": {"n": 1}})).await;
+    hub.value_once("config", "tick", |entry| entry["version"] == 1).await;
+    hub.value_once("services", "tick.1", |_| true).await;
+
+    let mut services = program.follow(&["services", "watch", "tick", "--json"]);
+    assert_eq!(services.document()["instance_id"], "1");
+    hub.ask("deregister.tick", "").await;
+    assert_eq!(services.document(), json!({"service_name": "tick", "instance_id": "1", "gone": true}));
+
+    let mut configs = program.follow(&["--json", "config", "watch", "tick"]);
+    assert_eq!(configs.document()["config"], json!({"n": 1}));
+    hub.ask("config.set.tick", json!({"config": {"n": 2}})).await;
+    assert_eq!(configs.document()["config"], json!({"n": 2}));
+
+    let mut events = program.follow(&["timeline", "tick", "--kinds", "config", "--follow", "--json"]);
+    assert_eq!(events.document()["details"]["version"], 1);
+    assert_eq!(events.document()["details"]["version"], 2);
+    hub.ask("config.delete.tick", "").await;
+    assert_eq!(events.document()["kind"], "deleted");
+}
+
+#[tokio::test]
+async fn a_failure_is_a_document_too() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    let failed = |args: &[&str], code: i32| {
+        let said = program.run(args);
+        assert_eq!(said.code, Some(code), "{args:?}: {}", said.err);
+        assert!(said.err.starts_with("central-hub: "), "{args:?}: {}", said.err);
+        serde_json::from_str::<Value>(&said.out).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", said.out))
+    };
+    let refused = failed(&["config", "set", "tick", r#"{"token":"abcdef"}"#, "--json"], 1);
+    assert_eq!(refused["error"]["code"], "secret_detected");
+    assert_eq!(refused["error"]["details"]["paths"], json!(["/token"]));
+    let required = ["--json", "services", "register", "tick", "--needs", "dust", "--require"];
+    assert_eq!(
+        failed(&required, 1)["error"]["details"]["dependencies"],
+        json!([{"name": "dust", "status": "unknown"}])
+    );
+    assert!(program.run(&required[1..]).err.ends_with("\n  dust: unknown\n"));
+    for args in [
+        &["status", "--json", "--nats-url", "nats://127.0.0.1:1"],
+        &["--json", "--nats-url", "nats://127.0.0.1:1", "health"],
+    ] {
+        assert!(failed(args, 2)["error"]["message"].as_str().unwrap().contains("127.0.0.1:1"));
+    }
+    // A finding is the answer, and there is one document.
+    assert_eq!(failed(&["config", "validate", "tick", r#"{"token":"abcdef"}"#, "--json"], 1)["valid"], false);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tick.json"), r#"{"token": "abcdef"}"#).unwrap();
+    let imported = failed(&["config", "import", &folder.path().display().to_string(), "--json"], 1);
+    assert_eq!(imported["failures"][0]["error"]["code"], "secret_detected");
+    assert_eq!(imported["steps"], json!([]));
+    // Out of use isn't what a wait for health waits for.
+    hub.ask("register.tick", json!({"instance_id": "1"})).await;
+    hub.ask("services.drain.tick", json!({"draining": true})).await;
+    let waited = failed(&["wait", "tick", "--healthy", "--for", "100ms", "--json"], 1);
+    assert_eq!(waited["error"]["message"], "tick is healthy and out of use, after 100ms");
+    program.ok(&["wait", "tick", "--for", "20s"]);
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("config.set.tick", json!({"config": {"n": 1}})).await;
+    hub.value_once("config", "tick", |entry| entry["version"] == 1).await;
+    for args in [
+        "--help",
+        "completions bash",
+        "man",
+        "status",
+        "status --json",
+        "services watch",
+        "config get tick",
+        "config watch",
+        "timeline --follow",
+        "health",
+        "health --json",
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let words: Vec<&str> = args.split(' ').collect();
+        let said = said(program.command(&words).stdout(writer).output().unwrap());
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{args}");
+    }
+}
+
+#[tokio::test]
+async fn an_editor_needs_somebody_to_say_yes() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("config.set.tick", json!({"config": {"n": 5}})).await;
+    let edited = said(program.command(&["config", "edit", "tick"]).env("EDITOR", "sed -i s/5/9/").output().unwrap());
+    assert_eq!(edited.code, Some(1));
+    let last = "central-hub: nothing was published: there is no terminal to ask on; --yes publishes without asking";
+    assert_eq!(edited.err.matches("published").count(), 1, "it is said once: {}", edited.err);
+    assert!(edited.err.ends_with(&format!("{last}\n")), "{}", edited.err);
+    let refused = said(
+        program
+            .command(&["config", "edit", "tick", "--yes"])
+            .env("EDITOR", r#"sed -i 's/"n": 5/"token": "abc"/'"#)
+            .output()
+            .unwrap(),
+    );
+    assert!(refused.code == Some(1) && refused.err.contains("/token: looks like a secret\n"), "{}", refused.err);
+    let none = program.run(&["config", "edit", "tick"]);
+    assert!(none.code == Some(1) && none.err.contains("set EDITOR"), "{}", none.err);
+    assert_eq!(hub.ask("config.get.tick", "").await["config"], json!({"n": 5}));
 }

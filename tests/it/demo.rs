@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::stack::{eventually, executable, unique};
 
 /// All steps of the demo, by the names that programs read.
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 15] = [
     "start",
     "first_configs",
     "register",
@@ -20,8 +20,10 @@ const STEPS: [&str; 13] = [
     "heartbeats",
     "hot_reload",
     "loss",
+    "alert",
     "recovery",
     "rollback",
+    "timeline",
     "refusals",
     "hub_itself",
     "goodbye",
@@ -103,7 +105,7 @@ async fn people_read_that_each_step_was_verified() {
     for number in 1..=STEPS.len() {
         assert!(text.lines().any(|line| line.starts_with(&format!("{number:>2} ✓ "))), "step {number}: {text}");
     }
-    assert!(text.contains("All 13 steps were verified") && !text.contains('✗') && !text.contains('\x1b'), "{text}");
+    assert!(text.contains("All 15 steps were verified") && !text.contains('✗') && !text.contains('\x1b'), "{text}");
     demo.has_left_nothing();
 }
 
@@ -116,13 +118,15 @@ async fn programs_read_the_measurements() {
     let (summary, steps) = lines.split_last().unwrap();
     assert_eq!(steps.iter().map(|step| step["name"].as_str().unwrap()).collect::<Vec<_>>(), STEPS);
     assert!(steps.iter().all(|step| step["ok"] == true), "{text}");
-    assert_eq!((&summary["ok"], &summary["verified"]), (&true.into(), &13.into()));
+    assert_eq!((&summary["ok"], &summary["verified"]), (&true.into(), &15.into()));
     assert!(summary["took_ms"].as_f64().unwrap() < 40_000.0, "{summary}");
 
     let facts = |name: &str| steps.iter().find(|step| step["name"] == name).unwrap()["facts"].clone();
     assert_eq!(facts("register")["services"], 18);
     assert_eq!(facts("hot_reload")["processes"], 3);
     assert!(facts("heartbeats")["acknowledged"].as_u64().unwrap() >= 3 * 20);
+    assert!(facts("alert")["alert"].as_i64().is_some());
+    assert_eq!(facts("timeline")["uptime_pct"], 100.0);
     assert!(facts("loss")["noticed_ms"].as_f64() <= facts("loss")["limit_ms"].as_f64());
     demo.has_left_nothing();
 }

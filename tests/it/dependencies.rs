@@ -126,7 +126,8 @@ async fn a_registration_is_told_how_its_dependencies_are() {
     assert_eq!(told(all.clone()).await, ["down", "healthy", "unknown", "degraded", "unknown"]);
     let required = json!({"instance_id": "2", "dependencies": all, "require_dependencies": true});
     let details = hub.refused("register.me", required, "dependency_unavailable", "dependencies").await;
-    assert_eq!(details["dependencies"], json!(["kafka", "idle", "nobody"]));
+    let missing = [("kafka", "down"), ("idle", "unknown"), ("nobody", "unknown")];
+    assert_eq!(details["dependencies"], json!(missing.map(|(name, status)| json!({"name": name, "status": status}))));
     let there = json!({"instance_id": "2", "dependencies": ["pg", "nats"], "require_dependencies": true});
     hub.ask("register.me", there).await;
 

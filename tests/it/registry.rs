@@ -330,7 +330,8 @@ async fn dependencies_are_told_and_may_be_required() {
 
     let all = json!({"instance_id": "j", "dependencies": names, "require_dependencies": true});
     let details = hub.refused("register.a", all, "dependency_unavailable", "dependencies").await;
-    assert_eq!(details["dependencies"], json!(["nobody", "dead"]));
+    let missing = [("nobody", "unknown"), ("dead", "down")];
+    assert_eq!(details["dependencies"], json!(missing.map(|(name, status)| json!({"name": name, "status": status}))));
     assert_eq!(ids(&instances(&hub, "a").await), ["i"], "nothing was written");
     let there = json!({"instance_id": "j", "dependencies": ["poor", "well"], "require_dependencies": true});
     hub.ask("register.a", there).await;

@@ -23,8 +23,6 @@ pub struct EditArgs {
     yes: bool,
     #[command(flatten)]
     options: WriteArgs,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// What is active: its text, and the revision that it is published under; 0 when there is none.
@@ -38,8 +36,8 @@ struct Active {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(args: EditArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn run(args: EditArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let active = active(&session, &args.service).await?;
     let folder = tempdir()?;
     let file = folder.join(format!("{}.json", args.service));
@@ -48,10 +46,11 @@ pub async fn run(args: EditArgs) -> Result<(), Failure> {
     let Some(config) = written? else {
         return session.out.print(&serde_json::json!({ "changed": false }), |_| "nothing changed".into());
     };
+    let dry_run = args.options.dry_run;
     let options = args.options.options();
     let expected_version = options.expected_version.or(Some(active.version));
     let options = WriteOptions { expected_version, ..options };
-    session.show(&ConfigSet { options, ..ConfigSet::new(args.service, config) }, changed).await
+    session.show(&ConfigSet { options, ..ConfigSet::new(args.service, config) }, changed(dry_run)).await
 }
 
 async fn active(session: &Session, service: &ServiceName) -> Result<Active, Failure> {
@@ -101,7 +100,7 @@ async fn edit(
                     if args.yes || asked("publish it? [y/N] ")? {
                         return Ok(Some(config));
                     }
-                    "not published".to_owned()
+                    String::new()
                 } else {
                     findings(&found)
                 }
@@ -109,8 +108,10 @@ async fn edit(
             Ok(_) => "a config must be a JSON object".to_owned(),
             Err(error) => format!("this is no JSON: {error}"),
         };
-        writeln!(std::io::stderr(), "{problem}")?;
-        if !asked("edit again? [y/N] ")? {
+        if !problem.is_empty() {
+            writeln!(std::io::stderr(), "{problem}")?;
+        }
+        if !std::io::stdin().is_terminal() || !asked("edit again? [y/N] ")? {
             return Err(Failure::not_so("nothing was published"));
         }
     }
@@ -118,7 +119,11 @@ async fn edit(
 
 fn open_editor(file: &Path) -> Result<(), Failure> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-    let editor = set("VISUAL").or_else(|| set("EDITOR")).unwrap_or_else(|| "vi".into());
+    let editor = match set("VISUAL").or_else(|| set("EDITOR")) {
+        Some(editor) => editor,
+        None if std::io::stdin().is_terminal() => "vi".into(),
+        None => return Err(Failure::not_so("there is no terminal for vi: set EDITOR, or use `config set` or `patch`")),
+    };
     // As git and others do: the variable may hold arguments, so a shell reads it.
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(file);
@@ -129,7 +134,8 @@ fn open_editor(file: &Path) -> Result<(), Failure> {
 /// A question on the terminal; without one nobody can say yes.
 fn asked(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
-        return Ok(false);
+        let text = "nothing was published: there is no terminal to ask on; --yes publishes without asking";
+        return Err(Failure::not_so(text));
     }
     write!(std::io::stderr(), "{question}")?;
     std::io::stderr().flush()?;

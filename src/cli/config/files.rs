@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 use super::{WriteArgs, all, diff, pretty_json};
 use crate::cli::session::{Failure, HubArgs, Session};
 use crate::domain::name::ServiceName;
+use crate::nats::BadOption;
+use crate::wire;
 use crate::wire::config::{ConfigDelete, ConfigGet, ConfigSet, SchemaGet, SchemaSet, WriteOptions};
 
 /// What `config export` takes.
@@ -26,8 +28,6 @@ pub struct ExportArgs {
     /// Remove files of configs that the hub doesn't have
     #[arg(long, conflicts_with = "services")]
     prune: bool,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// What `config import` takes.
@@ -42,8 +42,6 @@ pub struct ImportArgs {
     prune: bool,
     #[command(flatten)]
     options: WriteArgs,
-    #[command(flatten)]
-    pub(super) hub: HubArgs,
 }
 
 /// A service's config and schema; `None`: it has none.
@@ -67,6 +65,13 @@ struct Step {
     warnings: Vec<String>,
 }
 
+/// What the hub didn't take.
+#[derive(Debug, Serialize)]
+struct Refused {
+    service_name: ServiceName,
+    error: wire::Error,
+}
+
 async fn read_hub(session: &Session, only: &[ServiceName]) -> Result<BTreeMap<ServiceName, Kept>, Failure> {
     let mut kept = BTreeMap::new();
     let known = all(session).await?.configs;
@@ -85,7 +90,11 @@ async fn read_hub(session: &Session, only: &[ServiceName]) -> Result<BTreeMap<Se
                 (serde_json::from_str(config.config.get()).ok(), config.version)
             }
         };
-        let schema = session.call(&SchemaGet { service_name: service.clone() }).await?.schema;
+        // The hub's own schema is built in: nothing to keep.
+        let schema = match service.as_str() {
+            ServiceName::HUB => Value::Null,
+            _ => session.call(&SchemaGet { service_name: service.clone() }).await?.schema,
+        };
         let schema = Some(schema).filter(|schema| !schema.is_null());
         kept.insert(service, Kept { config, schema, version });
     }
@@ -109,8 +118,8 @@ fn path_of(folder: &Path, service: &ServiceName, schema: bool) -> PathBuf {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn export(args: ExportArgs) -> Result<(), Failure> {
-    let session = args.hub.connect().await?;
+pub async fn export(args: ExportArgs, hub: &HubArgs) -> Result<(), Failure> {
+    let session = hub.connect().await?;
     let kept = read_hub(&session, &args.services).await?;
     if let Some(missing) = args.services.iter().find(|service| !kept.contains_key(*service)) {
         return Err(Failure::not_so(format!("{missing} has no config; `central-hub config list` tells which do")));
@@ -146,7 +155,7 @@ pub async fn export(args: ExportArgs) -> Result<(), Failure> {
             steps.push(Step { service_name: service, what, action: "removed", version: None, warnings: Vec::new() });
         }
     }
-    report(&session, &steps)
+    report(&session, &steps, &[], false)
 }
 
 /// A reader never sees half a file.
@@ -177,14 +186,14 @@ fn read_folder(folder: &Path, only: &[ServiceName]) -> Result<BTreeMap<ServiceNa
         let path = path_of(folder, &service, schema);
         let text = std::fs::read_to_string(&path)?;
         let value: Value = serde_json::from_str(&text)
-            .map_err(|error| Failure::not_so(format!("{} is no JSON: {error}; nothing was changed", path.display())))?;
+            .map_err(|error| BadOption(format!("{} is no JSON: {error}; nothing was changed", path.display())))?;
         let entry = kept.entry(service).or_default();
         match (schema, value) {
             (true, value) => entry.schema = Some(value),
             (false, Value::Object(config)) => entry.config = Some(config),
             (false, _) => {
                 let text = format!("{} must hold a JSON object; nothing was changed", path.display());
-                return Err(Failure::not_so(text));
+                return Err(BadOption(text).into());
             }
         }
     }
@@ -196,9 +205,9 @@ fn read_folder(folder: &Path, only: &[ServiceName]) -> Result<BTreeMap<ServiceNa
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn import(args: ImportArgs) -> Result<(), Failure> {
+pub async fn import(args: ImportArgs, hub: &HubArgs) -> Result<(), Failure> {
     let wanted = read_folder(&args.folder, &args.services)?;
-    let session = args.hub.connect().await?;
+    let session = hub.connect().await?;
     let found = read_hub(&session, &args.services).await?;
     let (mut steps, mut failures) = (Vec::new(), Vec::new());
     let mut progress = Progress::of(wanted.len());
@@ -207,7 +216,7 @@ pub async fn import(args: ImportArgs) -> Result<(), Failure> {
         let found = found.get(service).cloned().unwrap_or_default();
         match import_one(&session, service, wanted, &found, &args.options).await {
             Ok(done) => steps.extend(done),
-            Err(failure @ Failure::Refused(_)) => failures.push(format!("{service}: {failure}")),
+            Err(Failure::Refused(refusal)) => failures.push(Refused { service_name: service.clone(), error: *refusal }),
             Err(failure) => return Err(failure),
         }
     }
@@ -225,8 +234,13 @@ pub async fn import(args: ImportArgs) -> Result<(), Failure> {
             });
         }
     }
-    report(&session, &steps)?;
-    if failures.is_empty() { Ok(()) } else { Err(Failure::not_so(failures.join("\n"))) }
+    drop(progress);
+    report(&session, &steps, &failures, args.options.dry_run)?;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<_> = failures.iter().map(|refused| format!("{}: {}", refused.service_name, refused.error)).collect();
+    Err(Failure::Told(texts.join("\n")))
 }
 
 async fn import_one(
@@ -264,7 +278,8 @@ async fn import_one(
     let change = session.call(&request).await?;
     if dry_run && !session.out.json() {
         let before = found.config.as_ref().map(pretty_json).unwrap_or_default();
-        let names = (format!("{service} v{}", found.version), "the folder");
+        let active = if found.version > 0 { format!("v{}", found.version) } else { "has none".into() };
+        let names = (format!("{service} {active}"), "the folder");
         let shown = diff::unified((&names.0, &before), (names.1, &pretty_json(config)), &session.out);
         writeln!(std::io::stdout(), "{shown}")?;
     }
@@ -273,16 +288,18 @@ async fn import_one(
     Ok(steps)
 }
 
-fn report(session: &Session, steps: &[Step]) -> Result<(), Failure> {
-    session.out.print(&serde_json::json!({ "steps": steps }), |_| {
+fn report(session: &Session, steps: &[Step], failures: &[Refused], dry_run: bool) -> Result<(), Failure> {
+    session.out.print(&serde_json::json!({ "steps": steps, "failures": failures }), |_| {
         let of = |action: &str| steps.iter().filter(|step| step.action == action).count();
         let mut lines: Vec<String> = Vec::new();
         for step in steps.iter().filter(|step| step.action != "unchanged") {
             let version = step.version.map_or_else(String::new, |version| format!(", v{version}"));
-            lines.push(format!("{} {} {}{version}", step.service_name, step.what, step.action));
+            let would = if dry_run { "would be " } else { "" };
+            lines.push(format!("{} {} {would}{}{version}", step.service_name, step.what, step.action));
             lines.extend(step.warnings.iter().map(|warning| format!("  warning: {warning}")));
         }
-        lines.push(format!("{} unchanged, {} changed", of("unchanged"), steps.len() - of("unchanged")));
+        let change = if dry_run { "to change" } else { "changed" };
+        lines.push(format!("{} unchanged, {} {change}", of("unchanged"), steps.len() - of("unchanged")));
         lines.join("\n")
     })
 }

@@ -64,8 +64,10 @@ impl Story {
             && report.step("heartbeats", "All beat, with measurements", self.heartbeats()).await
             && report.step("hot_reload", "A config changes while its service runs", self.hot_reload()).await
             && report.step("loss", "A process is lost", self.lose_a_process()).await
+            && report.step("alert", "An alert tells of it", self.alert()).await
             && report.step("recovery", "It comes back", self.recover()).await
             && report.step("rollback", "The config is rolled back", self.roll_back()).await
+            && report.step("timeline", "The timeline tells what happened", self.timeline()).await
             && report.step("refusals", "Bad writes are refused", self.bad_writes()).await
             && report.step("hub_itself", "The hub itself is well and has kept the story", self.hub_itself()).await
     }

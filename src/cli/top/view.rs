@@ -15,7 +15,7 @@ use crate::domain::alert::Severity;
 use crate::domain::status::Status;
 use crate::wire::registry::DependencyStatus;
 
-const KEYS: &str = "↑↓ select  Enter look into  Esc back  / filter  d drain  r roll back  Tab pane  ? help  q quit";
+const KEYS: &str = "↑↓ select  Enter open  / filter  d drain  r roll back  Tab pane  ? help  q quit";
 
 /// Draws the screen.
 pub fn draw(frame: &mut Frame<'_>, model: &mut Model) {
