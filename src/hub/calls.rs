@@ -265,7 +265,7 @@ impl Hub {
             self.writer.round_trip(HEALTH_TIMEOUT),
             tokio::time::timeout(HEALTH_TIMEOUT, self.store.count_unpublished()),
         );
-        let postgres_ms = matches!(postgres, Ok(Ok(_))).then(|| millis(asked.elapsed()));
+        let postgres_ms = matches!(postgres, Ok(Ok(_))).then(|| super::millis(asked.elapsed()));
         let pending = pending.ok().and_then(Result::ok);
         let well = |fine: bool| if fine { Status::Healthy } else { Status::Down };
         // It answers others, and had no connection to spare for this question.
@@ -286,16 +286,12 @@ impl Hub {
             },
             nats: NatsHealth {
                 status: well(nats.is_ok()),
-                rtt_ms: nats.ok().map(millis),
+                rtt_ms: nats.ok().map(super::millis),
                 server_version: self.writer.client.server_info().version,
             },
             projection: ProjectionHealth { pending },
         }
     }
-}
-
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn generated_id() -> Result<InstanceId, Error> {

@@ -436,6 +436,11 @@ impl Running {
     }
 }
 
+/// Milliseconds, to the microsecond.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
 /// Runs a task that is started anew when it panics, and said so.
 fn supervise<F, Fut>(tasks: &TaskTracker, name: &'static str, mut start: F)
 where

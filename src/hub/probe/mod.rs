@@ -20,6 +20,7 @@ use std::sync::Arc;
 use futures_util::future::select_ok;
 use tokio::time::{Instant, timeout_at};
 
+use super::millis;
 use super::options::Options;
 use crate::domain::infra::{Component, Kind};
 use crate::domain::status::Status;
@@ -113,7 +114,7 @@ pub async fn check(component: &Component, context: &ProbeContext) -> Outcome {
     let took = began.elapsed();
     let answered = |status: Status, message| Outcome {
         status: Some(status).into(),
-        response_time_ms: Some(took.as_secs_f64() * 1_000.0),
+        response_time_ms: Some(millis(took)),
         error_message: message,
     };
     match answer {
