@@ -15,6 +15,7 @@ use super::options::NatsArgs;
 use super::serve::{FleetArgs, ServeError};
 use crate::client::{CallError, HubClient};
 use crate::nats::{self, BadOption, NatsOptions};
+use crate::store::migrate::SchemaError;
 use crate::wire::route::ROUTES;
 use crate::wire::{self, ErrorCode, Request};
 
@@ -100,12 +101,12 @@ impl From<ServeError> for Failure {
 impl Failure {
     /// What a command that asks the database itself ends with.
     pub fn of_database(error: ServeError) -> Self {
-        match Self::from(error) {
-            Self::Ended(cause) => Self::NoAnswer(format!(
+        match error {
+            ServeError::Schema(SchemaError::Store(cause)) if cause.is_outage() => Self::NoAnswer(format!(
                 "{}; --db-host and so on, or CENTRAL_HUB_DATABASE_URL, say where it is",
-                super::chain(cause.as_ref())
+                cause.chain()
             )),
-            option => option,
+            other => other.into(),
         }
     }
 
@@ -269,16 +270,15 @@ impl HubArgs {
 /// Why NATS can't be used, and what to try.
 pub fn unusable(options: &NatsOptions, error: ConnectError) -> Failure {
     let urls = options.urls.join(",");
-    match error.kind() {
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => Failure::NoAnswer(format!(
-            "NATS at {urls} doesn't know who asks, or refuses them: CENTRAL_HUB_NATS_USER and _PASSWORD (or _TOKEN, or \
-             _NKEY_SEED), --nats-creds or --context say who you are"
-        )),
-        _ => {
-            let reason = super::chain(nats::explain(error).as_ref());
-            Failure::NoAnswer(format!("NATS at {urls} can't be used: {reason}; --nats-url names another"))
+    let kind = error.kind();
+    let reason = super::chain(nats::explain(error).as_ref());
+    let next = match kind {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            "CENTRAL_HUB_NATS_USER and _PASSWORD (or _TOKEN, or _NKEY_SEED), --nats-creds or --context say who you are"
         }
-    }
+        _ => "--nats-url names another",
+    };
+    Failure::NoAnswer(format!("NATS at {urls} can't be used: {reason}; {next}"))
 }
 
 impl Session {
