@@ -11,6 +11,7 @@ use central_hub::hub::probe::{Environment, Outcome, ProbeContext, check};
 use central_hub::nats::NatsOptions;
 use central_hub::store::DatabaseOptions;
 use central_hub::wire::registry::DependencyStatus::{self, Degraded, Down, Healthy, Unknown};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -261,7 +262,7 @@ async fn a_peer_that_talks_nonsense_is_down() {
         let shown = String::from_utf8_lossy(&answer[..answer.len().min(20)]).into_owned();
         let (port, _task) = parrot(answer).await;
         let address = format!("127.0.0.1:{port}");
-        for (kind, target) in [
+        let kinds = [
             ("postgresql", format!("postgresql://u@{address}/x")),
             ("nats", format!("nats://{address}")),
             ("kafka", address.clone()),
@@ -269,9 +270,12 @@ async fn a_peer_that_talks_nonsense_is_down() {
             ("redis", format!("redis://{address}")),
             ("redis", format!("redis://:${{env:CENTRAL_HUB_PROBE_P}}@{address}")),
             ("redis", format!("rediss://{address}")),
-        ] {
-            let item = json!({ "kind": kind, "target": target, "timeout_ms": 2_000, "degraded_ms": 2_000 });
-            let outcome = ask_with(RIGHT, item).await;
+        ];
+        let asked = kinds.map(|(kind, target)| async move {
+            let item = json!({ "kind": kind, "target": target, "timeout_ms": 1_000, "degraded_ms": 1_000 });
+            (kind, ask_with(RIGHT, item).await)
+        });
+        for (kind, outcome) in join_all(asked).await {
             assert_eq!(outcome.status, Down, "{kind} {shown:?}: {outcome:?}");
             let said = outcome.error_message.unwrap_or_default();
             assert!(
