@@ -27,6 +27,7 @@ pub mod presence;
 pub mod probe;
 pub mod projector;
 pub mod retention;
+mod running;
 pub mod serve;
 pub mod settings;
 pub mod streams;
@@ -36,41 +37,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::domain::name::ServiceName;
 use crate::domain::settings::Settings;
-use crate::nats::NatsOptions;
-use crate::store::migrate::{self, SchemaError};
+use crate::store::migrate::SchemaError;
 use crate::store::{Store, StoreError};
-use crate::wire::Endpoint;
-use crate::wire::bucket::Bucket;
-use alerts::AlertPass;
-use buckets::{BucketKeeper, Sight};
-use heartbeats::{HeartbeatQueue, HeartbeatWriter};
+use buckets::Sight;
+use heartbeats::HeartbeatQueue;
 use inspector::Inspector;
-use leader::Leader;
 use memory::Memory;
-use nats::{Connection, Interruptions};
+use nats::Connection;
 pub use options::Options;
-use outbox::Outbox;
-use peers::Peers;
-use presence::Presence;
-use probe::ProbeContext;
 use projector::Projector;
-use retention::Retention;
+use running::Running;
 use serve::Responder;
-use settings::SettingsKeeper;
-use throttle::Throttle;
-
-/// Room for active configs in memory, in bytes.
-const MEMORY_BYTES: usize = 64 * 1024 * 1024;
-
-/// How long the last messages of a stopping hub may take to leave.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a hub couldn't run. NATS or Postgres being away is no reason: it waits for them.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +66,6 @@ pub enum HubError {
     #[error("the subjects can't be subscribed")]
     Subscribe(#[from] async_nats::SubscribeError),
 }
-
-/// How long a task that died stays down.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// What all requests of a hub share.
 pub struct Hub {
@@ -132,381 +110,7 @@ pub async fn run(options: Options, ready: oneshot::Sender<()>, shutdown: Cancell
     }
 }
 
-/// A hub that serves, and what it takes to stop it.
-struct Running {
-    hub: Arc<Hub>,
-    /// The leadership is competed for while this isn't cancelled.
-    leading: CancellationToken,
-    /// Requests are taken while this isn't cancelled.
-    serving: CancellationToken,
-    /// The subscriptions, and the work that they started.
-    subscriptions: TaskTracker,
-    requests: TaskTracker,
-    /// Background passes run while this isn't cancelled.
-    passing: CancellationToken,
-    passes: TaskTracker,
-    /// The outbox and the projection finish what is committed after these are cancelled.
-    sending: CancellationToken,
-    sender: TaskTracker,
-    projecting: CancellationToken,
-    projectors: TaskTracker,
-    /// Cancelled when a stop has waited long enough.
-    give_up: CancellationToken,
-}
-
-impl Running {
-    async fn start(options: Options) -> Result<Self, HubError> {
-        let started_at = OffsetDateTime::now_utc();
-        let interruptions = Arc::new(Interruptions::default());
-        let replica_id = options.replica_id.as_str();
-        let writer_options = options.nats_writer.as_ref().unwrap_or(&options.nats);
-        let requests = wait_for_nats(&options.nats, "answering", replica_id, &interruptions).await;
-        let writer = wait_for_nats(writer_options, "writing", replica_id, &Arc::default()).await;
-        wait_for_schema(&options).await?;
-        let store = Store::new(&options.database, replica_id, options.database_connections)?;
-
-        let memory = Arc::new(Memory::new(MEMORY_BYTES));
-        if let Some(epoch) = store.recognise().await? {
-            tracing::warn!(epoch, "another database than before, restored or promoted: the epoch was raised");
-        }
-        let committed = Arc::new(Notify::new());
-        let (settings_source, settings) = watch::channel(options.settings.clone());
-        let settings_keeper = SettingsKeeper::new(&memory, options.settings.clone(), settings_source);
-        for active in store.configs_active(&[ServiceName::HUB]).await? {
-            memory.offer(&active);
-        }
-        settings_keeper.load();
-        let projector = |bucket| Arc::new(Projector::new(bucket, store.clone(), Arc::clone(&memory), writer.clone()));
-        let (configs, services) = (projector(Bucket::Config), projector(Bucket::Services));
-        let infra = projector(Bucket::Infra);
-        let (heartbeats, heartbeat_writer) = heartbeats::queue(
-            options.max_heartbeats_waiting,
-            store.clone(),
-            settings.clone(),
-            Arc::clone(&interruptions),
-            Arc::clone(&committed),
-        );
-        let leads = Arc::new(AtomicBool::new(false));
-        let inspector = Inspector::new(
-            store.clone(),
-            settings.clone(),
-            Arc::clone(&leads),
-            Arc::clone(&committed),
-            Arc::clone(&infra),
-            ProbeContext::of_hub(&options),
-        );
-        let hub = Arc::new(Hub {
-            responder: Responder::new(requests.client.clone(), options.inboxes.clone()),
-            config_sight: Arc::new(Sight::default()),
-            leads,
-            inspector,
-            takes_part: watch::Sender::new(true),
-            listens: watch::Sender::new(false),
-            started: Instant::now(),
-            options,
-            store,
-            requests,
-            writer,
-            memory,
-            configs,
-            heartbeats,
-            settings,
-            committed,
-        });
-        let mut running = Self {
-            hub,
-            leading: CancellationToken::new(),
-            serving: CancellationToken::new(),
-            subscriptions: TaskTracker::new(),
-            requests: TaskTracker::new(),
-            passing: CancellationToken::new(),
-            passes: TaskTracker::new(),
-            sending: CancellationToken::new(),
-            sender: TaskTracker::new(),
-            projecting: CancellationToken::new(),
-            projectors: TaskTracker::new(),
-            give_up: CancellationToken::new(),
-        };
-        running.start_projection(&services, &infra);
-        running.start_passes(heartbeat_writer, settings_keeper);
-        running.start_serving(started_at).await?;
-        running.start_leader(interruptions);
-        Ok(running)
-    }
-
-    /// The outbox, and for each bucket its keeper and its projector.
-    fn start_projection(&self, services: &Arc<Projector>, infra: &Arc<Projector>) {
-        let hub = &self.hub;
-        let replicas = hub.options.stream_replicas;
-        let projectors = [(Bucket::Config, &hub.configs), (Bucket::Services, services), (Bucket::Infra, infra)];
-        for (bucket, projector) in projectors {
-            let sight = if bucket == Bucket::Config { Arc::clone(&hub.config_sight) } else { Arc::default() };
-            let keeper = Arc::new(BucketKeeper {
-                bucket,
-                config: streams::bucket_config(bucket, &hub.options.bucket_prefix, replicas),
-                name: bucket.name(&hub.options.bucket_prefix),
-                connection: hub.writer.clone(),
-                store: hub.store.clone(),
-                projector: Arc::clone(projector),
-                sight,
-            });
-            // As long as there is something to project: a bucket that is lost meanwhile is made again.
-            let stop = self.projecting.clone();
-            supervise(&self.projectors, "bucket", move || {
-                let (keeper, stop) = (Arc::clone(&keeper), stop.clone());
-                async move { keeper.run(stop).await }
-            });
-            let (projector, stop, give_up) = (Arc::clone(projector), self.projecting.clone(), self.give_up.clone());
-            supervise(&self.projectors, "projection", move || {
-                let (projector, stop, give_up) = (Arc::clone(&projector), stop.clone(), give_up.clone());
-                async move { projector.run(stop, give_up).await }
-            });
-        }
-        let outbox = Arc::new(Outbox {
-            store: hub.store.clone(),
-            connection: hub.writer.clone(),
-            prefix: hub.options.subject_prefix.clone(),
-            config: streams::events_config(
-                &hub.options.subject_prefix,
-                replicas,
-                i64::from(hub.options.events_max_mib) * 1024 * 1024,
-            ),
-            configs: Arc::clone(&hub.configs),
-            services: Arc::clone(services),
-            infra: Arc::clone(infra),
-            wake: Arc::clone(&hub.committed),
-            stuck: Throttle::new(Duration::from_secs(60)),
-        });
-        let (stop, give_up) = (self.sending.clone(), self.give_up.clone());
-        supervise(&self.sender, "outbox", move || {
-            let (outbox, stop, give_up) = (Arc::clone(&outbox), stop.clone(), give_up.clone());
-            async move { outbox.run(stop, give_up).await }
-        });
-    }
-
-    /// The hub's own settings, the writer of heartbeats, what replicas tell each other, and this replica's own record.
-    fn start_passes(&self, writer: HeartbeatWriter, keeper: SettingsKeeper) {
-        let hub = &self.hub;
-        let applied = keeper.applied();
-        let (keeper, stop) = (Arc::new(keeper), self.passing.clone());
-        supervise(&self.passes, "settings", move || {
-            let (keeper, stop) = (Arc::clone(&keeper), stop.clone());
-            async move { keeper.run(stop).await }
-        });
-        // Behind a lock so that a supervised restart finds the same queue.
-        let writer = Arc::new(tokio::sync::Mutex::new(writer));
-        let stop = self.passing.clone();
-        supervise(&self.passes, "heartbeats", move || {
-            let (writer, stop) = (Arc::clone(&writer), stop.clone());
-            async move { writer.lock().await.run(stop).await }
-        });
-        let retention = Arc::new(Retention {
-            store: hub.store.clone(),
-            settings: hub.settings.clone(),
-            leads: Arc::clone(&hub.leads),
-            crowded: Throttle::new(Duration::from_secs(3600)),
-        });
-        let stop = self.passing.clone();
-        supervise(&self.passes, "retention", move || {
-            let (retention, stop) = (Arc::clone(&retention), stop.clone());
-            async move { retention.run(stop).await }
-        });
-        let (inspecting, stop) = (Arc::clone(hub), self.passing.clone());
-        supervise(&self.passes, "inspector", move || {
-            let (hub, stop) = (Arc::clone(&inspecting), stop.clone());
-            async move { hub.inspector.run(stop).await }
-        });
-        let peers = Arc::new(Peers {
-            store: hub.store.clone(),
-            writer: hub.writer.clone(),
-            subject: peers::subject(&hub.writer.client, &hub.options.subject_prefix),
-            replica_id: hub.options.replica_id.clone(),
-            takes_part: hub.takes_part.clone(),
-        });
-        let stop = self.serving.clone();
-        supervise(&self.passes, "peers", move || {
-            let (peers, stop) = (Arc::clone(&peers), stop.clone());
-            async move { peers.run(stop).await }
-        });
-        let presence = Arc::new(Presence {
-            store: hub.store.clone(),
-            heartbeats: hub.heartbeats.clone(),
-            replica_id: hub.options.replica_id.clone(),
-            host: hub.options.host.clone(),
-            applied,
-            committed: Arc::clone(&hub.committed),
-        });
-        let stop = self.serving.clone();
-        supervise(&self.requests, "presence", move || {
-            let (presence, stop) = (Arc::clone(&presence), stop.clone());
-            async move { presence.run(stop).await }
-        });
-    }
-
-    /// The leader's work: once this replica serves, since its leader listens.
-    fn start_leader(&self, interruptions: Arc<Interruptions>) {
-        let hub = &self.hub;
-        let (token, leadership) = watch::channel(None);
-        let alerts = Arc::new(AlertPass::new(hub.store.clone(), hub.settings.clone(), leadership, &hub.committed));
-        let leader = Arc::new(Leader {
-            store: hub.store.clone(),
-            requests: hub.requests.clone(),
-            heartbeats: Endpoint::Heartbeat.subject(&hub.options.subject_prefix, None),
-            inboxes: hub.options.inboxes.clone(),
-            settings: hub.settings.clone(),
-            interruptions,
-            deaf: Throttle::new(Duration::from_secs(10)),
-            leads: Arc::clone(&hub.leads),
-            token,
-            listens: hub.listens.clone(),
-            committed: Arc::clone(&hub.committed),
-            alerts: alerts.wake(),
-        });
-        let stop = self.leading.clone();
-        supervise(&self.passes, "leader", move || {
-            let (leader, stop) = (Arc::clone(&leader), stop.clone());
-            async move { leader.run(stop).await }
-        });
-        let stop = self.passing.clone();
-        supervise(&self.passes, "alerts", move || {
-            let (alerts, stop) = (Arc::clone(&alerts), stop.clone());
-            async move { alerts.run(stop).await }
-        });
-    }
-
-    async fn start_serving(&mut self, started_at: OffsetDateTime) -> Result<(), HubError> {
-        let client = &self.hub.requests.client;
-        discovery::serve(&self.hub, client, started_at, &self.subscriptions, &self.serving).await?;
-        serve::serve(&self.hub, client, &self.subscriptions, &self.requests, &self.serving).await?;
-        self.subscriptions.close();
-        // A request that follows the news of readiness must find the subscriptions at the server.
-        let _ = self.hub.requests.round_trip(FLUSH_TIMEOUT).await;
-        tracing::info!(
-            replica = self.hub.options.replica_id.as_str(),
-            prefix = self.hub.options.subject_prefix,
-            version = env!("CARGO_PKG_VERSION"),
-            "serving"
-        );
-        Ok(())
-    }
-
-    /// Stops in the order that loses nothing: take no more, finish what was accepted, publish what is committed, leave.
-    async fn stop(self) {
-        tracing::info!("stopping: finishing what is in flight");
-        let give_up = self.give_up.clone();
-        let deadline = self.hub.options.drain_timeout;
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep(deadline).await;
-            give_up.cancel();
-        });
-        // First: while the leader listens to all heartbeats, the server has somebody to give them to, and a caller would
-        // wait for an answer instead of hearing that nobody is there.
-        self.leading.cancel();
-        let mut listens = self.hub.listens.subscribe();
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, listens.wait_for(|listens| !listens)).await;
-        for (token, tasks) in [
-            (Some(&self.serving), &self.subscriptions),
-            (None, &self.requests),
-            (Some(&self.passing), &self.passes),
-            (Some(&self.sending), &self.sender),
-            (Some(&self.projecting), &self.projectors),
-        ] {
-            if let Some(token) = token {
-                token.cancel();
-            }
-            tasks.close();
-            tokio::select! {
-                () = tasks.wait() => {}
-                () = self.give_up.cancelled() => {}
-            }
-        }
-        timer.abort();
-        if self.give_up.is_cancelled() {
-            tracing::warn!("gave up waiting; what is committed and unpublished will be published by the next hub");
-        }
-        for connection in [&self.hub.requests, &self.hub.writer] {
-            // Without a server a flush would wait for one.
-            if connection.is_up() {
-                let _ = tokio::time::timeout(FLUSH_TIMEOUT, connection.client.flush()).await;
-                let _ = tokio::time::timeout(FLUSH_TIMEOUT, connection.client.drain()).await;
-            }
-        }
-        self.hub.store.close();
-        tracing::info!("stopped");
-    }
-}
-
 /// Milliseconds, to the microsecond.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Runs a task that is started anew when it panics, and said so.
-fn supervise<F, Fut>(tasks: &TaskTracker, name: &'static str, mut start: F)
-where
-    F: FnMut() -> Fut + Send + 'static,
-    Fut: Future<Output = ()> + Send + 'static,
-{
-    tasks.spawn(async move {
-        while let Err(error) = tokio::spawn(start()).await {
-            tracing::error!(task = name, cause = %error, "a task of the hub died; it is started anew");
-            tokio::time::sleep(RESTART_PAUSE).await;
-        }
-    });
-}
-
-async fn wait_for_nats(
-    options: &NatsOptions,
-    purpose: &'static str,
-    replica_id: &str,
-    interruptions: &Arc<Interruptions>,
-) -> Connection {
-    let mut wait = Backoff::default();
-    loop {
-        match nats::connect(options, purpose, replica_id, Arc::clone(interruptions)).await {
-            Ok(connection) => return connection,
-            Err(error) => {
-                tracing::warn!(connection = purpose, urls = ?options.urls, cause = %error, "waiting for NATS");
-                wait.pause().await;
-            }
-        }
-    }
-}
-
-async fn wait_for_schema(options: &Options) -> Result<(), SchemaError> {
-    let mut wait = Backoff::default();
-    loop {
-        let ready = if options.migrate {
-            migrate::migrate(&options.database).await
-        } else {
-            migrate::verify(&options.database).await.map(|()| Vec::new())
-        };
-        match ready {
-            Ok(applied) => {
-                for migration in applied {
-                    tracing::info!(migration, "migrated");
-                }
-                return Ok(());
-            }
-            Err(SchemaError::Store(error)) if error.is_outage() => {
-                tracing::warn!(database = options.database.address(), cause = %error.chain(), "waiting for PostgreSQL");
-                wait.pause().await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Pauses between tries: 100 ms, doubling to 5 s, with jitter.
-#[derive(Default)]
-struct Backoff {
-    tries: u32,
-}
-
-impl Backoff {
-    async fn pause(&mut self) {
-        let most = (100u64 << self.tries.min(6)).min(5_000);
-        self.tries += 1;
-        tokio::time::sleep(Duration::from_millis(most / 2 + fastrand::u64(0..=most / 2))).await;
-    }
 }
