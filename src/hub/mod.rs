@@ -32,6 +32,7 @@ pub mod serve;
 pub mod settings;
 pub mod streams;
 pub mod throttle;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -15,7 +15,7 @@ use super::heartbeats::{self, HeartbeatWriter};
 use super::inspector::Inspector;
 use super::leader::Leader;
 use super::memory::Memory;
-use super::nats::{self, Connection, Interruptions};
+use super::nats::Interruptions;
 use super::outbox::Outbox;
 use super::peers::{self, Peers};
 use super::presence::Presence;
@@ -25,11 +25,8 @@ use super::retention::Retention;
 use super::serve::{self, Responder};
 use super::settings::SettingsKeeper;
 use super::throttle::Throttle;
-use super::{Hub, HubError, Options, discovery, streams};
-use crate::domain::name::ServiceName;
-use crate::nats::NatsOptions;
+use super::{Hub, HubError, Options, discovery, streams, waiting};
 use crate::store::Store;
-use crate::store::migrate::{self, SchemaError};
 use crate::wire::Endpoint;
 use crate::wire::bucket::Bucket;
 
@@ -74,19 +71,17 @@ impl Running {
         let interruptions = Arc::new(Interruptions::default());
         let replica_id = options.replica_id.as_str();
         let writer_options = options.nats_writer.as_ref().unwrap_or(&options.nats);
-        let requests = wait_for_nats(&options.nats, "answering", replica_id, &interruptions).await;
-        let writer = wait_for_nats(writer_options, "writing", replica_id, &Arc::default()).await;
-        wait_for_schema(&options).await?;
+        let requests = waiting::nats_connection(&options.nats, "answering", replica_id, &interruptions).await;
+        let writer = waiting::nats_connection(writer_options, "writing", replica_id, &Arc::default()).await;
+        waiting::schema(&options).await?;
         let store = Store::new(&options.database, replica_id, options.database_connections)?;
 
         let memory = Arc::new(Memory::new(MEMORY_BYTES));
-        if let Some(epoch) = store.recognise().await? {
-            tracing::warn!(epoch, "another database than before, restored or promoted: the epoch was raised");
-        }
+        let own_config = waiting::own_config(&store, &options).await?;
         let committed = Arc::new(Notify::new());
         let (settings_source, settings) = watch::channel(options.settings.clone());
         let settings_keeper = SettingsKeeper::new(&memory, options.settings.clone(), settings_source);
-        for active in store.configs_active(&[ServiceName::HUB]).await? {
+        for active in own_config {
             memory.offer(&active);
         }
         settings_keeper.load();
@@ -348,60 +343,4 @@ fn supervise<T, Fut>(
             tokio::time::sleep(RESTART_PAUSE).await;
         }
     });
-}
-
-async fn wait_for_nats(
-    options: &NatsOptions,
-    purpose: &'static str,
-    replica_id: &str,
-    interruptions: &Arc<Interruptions>,
-) -> Connection {
-    let mut wait = Backoff::default();
-    loop {
-        match nats::connect(options, purpose, replica_id, Arc::clone(interruptions)).await {
-            Ok(connection) => return connection,
-            Err(error) => {
-                tracing::warn!(connection = purpose, urls = ?options.urls, cause = %error, "waiting for NATS");
-                wait.pause().await;
-            }
-        }
-    }
-}
-
-async fn wait_for_schema(options: &Options) -> Result<(), SchemaError> {
-    let mut wait = Backoff::default();
-    loop {
-        let ready = if options.migrate {
-            migrate::migrate(&options.database).await
-        } else {
-            migrate::verify(&options.database).await.map(|()| Vec::new())
-        };
-        match ready {
-            Ok(applied) => {
-                for migration in applied {
-                    tracing::info!(migration, "migrated");
-                }
-                return Ok(());
-            }
-            Err(SchemaError::Store(error)) if error.is_outage() => {
-                tracing::warn!(database = options.database.address(), cause = %error.chain(), "waiting for PostgreSQL");
-                wait.pause().await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Pauses between tries: 100 ms, doubling to 5 s, with jitter.
-#[derive(Default)]
-struct Backoff {
-    tries: u32,
-}
-
-impl Backoff {
-    async fn pause(&mut self) {
-        let most = (100u64 << self.tries.min(6)).min(5_000);
-        self.tries += 1;
-        tokio::time::sleep(Duration::from_millis(most / 2 + fastrand::u64(0..=most / 2))).await;
-    }
 }
