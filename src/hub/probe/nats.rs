@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{AccountError, AccountErrorKind, ContextBuilder};
+use async_nats::jetstream::context::{ContextBuilder, RequestError, RequestErrorKind};
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use url::Url;
 
@@ -114,9 +116,13 @@ impl Server<'_> {
         }
         let jetstream = ContextBuilder::new().timeout(limit).build(client);
         tokio::select! {
-            account = jetstream.query_account() => match account {
-                Ok(_) => Ok(Answer::Well),
-                Err(error) => without_jetstream(&error, self.owner),
+            account = account_of(&jetstream) => match account {
+                Ok(Response::Ok(_)) => Ok(Answer::Well),
+                Ok(Response::Err { error }) => {
+                    let none = [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT];
+                    without_jetstream(none.contains(&error.error_code()), self.owner)
+                }
+                Err(error) => without_jetstream(error.kind() == RequestErrorKind::NoResponders, self.owner),
             },
             Some(()) = refused.recv() => Ok(match self.owner {
                 Owner::Hub => Answer::Impaired(
@@ -128,15 +134,12 @@ impl Server<'_> {
     }
 }
 
-fn without_jetstream(error: &AccountError, owner: Owner) -> Result<Answer, Failure> {
-    let none = match error.kind() {
-        AccountErrorKind::JetStreamUnavailable => true,
-        AccountErrorKind::JetStream(said) => {
-            [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT]
-                .contains(&said.error_code())
-        }
-        _ => false,
-    };
+/// The account, whatever its fields: those that the client library wants are more than an older server has.
+async fn account_of(jetstream: &Context) -> Result<Response<Map<String, Value>>, RequestError> {
+    jetstream.request("INFO", &Map::<String, Value>::new()).await
+}
+
+fn without_jetstream(none: bool, owner: Owner) -> Result<Answer, Failure> {
     match (none, owner) {
         (true, Owner::Others) => Ok(Answer::Well),
         (true, Owner::Hub) => Err(Failure::down("it answers, but JetStream is not enabled for the hub's account")),
