@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::Hub;
+use super::graph::{GraphReader, Read};
 use super::throttle::Throttle;
 use crate::domain::alert::facts::Facts;
 use crate::domain::alert::plan::{Bounds, plan};
@@ -28,9 +30,13 @@ const BOUNDS: Bounds = Bounds { begin: 100, end: 1_000 };
 /// a fleet that starts changes it all the time.
 const REST: u32 = 20;
 
+/// And no later than this, however long it took: an alert may name no cause, or another one, until then.
+const REST_AT_MOST: Duration = Duration::from_secs(10);
+
 /// Brings alerts to what facts call for, while this replica leads.
 pub struct AlertPass {
     store: Store,
+    reader: Arc<GraphReader>,
     settings: watch::Receiver<Settings>,
     leadership: watch::Receiver<Option<Token>>,
     graph: Mutex<KnownGraph>,
@@ -43,27 +49,23 @@ pub struct AlertPass {
 /// The graph of dependencies as it was read last.
 #[derive(Default)]
 struct KnownGraph {
-    graph: Arc<Graph>,
+    read: Option<Arc<Read>>,
     of: Option<Registrations>,
     rests_until: Option<Instant>,
 }
 
 impl AlertPass {
-    /// A pass that works while `leadership` holds a token.
+    /// A pass of this hub that works while `leadership` holds a token.
     #[must_use]
-    pub fn new(
-        store: Store,
-        settings: watch::Receiver<Settings>,
-        leadership: watch::Receiver<Option<Token>>,
-        committed: &Arc<Notify>,
-    ) -> Self {
+    pub fn new(hub: &Hub, leadership: watch::Receiver<Option<Token>>) -> Self {
         Self {
-            store,
-            settings,
+            store: hub.store.clone(),
+            reader: Arc::clone(&hub.graph),
+            settings: hub.settings.clone(),
             leadership,
             graph: Mutex::default(),
             wake: Arc::default(),
-            committed: Arc::clone(committed),
+            committed: Arc::clone(&hub.committed),
             failing: Throttle::new(Duration::from_secs(60)),
         }
     }
@@ -101,9 +103,12 @@ impl AlertPass {
         let settings = self.settings.borrow().clone();
         let situation = self.store.situation(&settings).await?;
         let (facts, outlasted) = (situation.facts, situation.outlasted);
-        let graph = self.graph(&facts, situation.registrations).await;
+        let read = self.graph(&facts, situation.registrations).await;
         // A large graph takes a while to walk.
-        let planning = tokio::task::spawn_blocking(move || plan(&facts, &graph, BOUNDS));
+        let planning = tokio::task::spawn_blocking(move || {
+            let none = Graph::default();
+            plan(&facts, read.as_ref().map_or(&none, |read| &read.dependencies.graph), BOUNDS)
+        });
         let plan = planning.await.map_err(StoreError::defect)?;
         if plan.is_empty() && !outlasted {
             return Ok(());
@@ -115,24 +120,24 @@ impl AlertPass {
 
     /// The graph of these registrations, if anything needs it now; an older one when it can't be read, so that alerts come
     /// all the same.
-    async fn graph(&self, facts: &Facts, registrations: Registrations) -> Arc<Graph> {
+    async fn graph(&self, facts: &Facts, registrations: Registrations) -> Option<Arc<Read>> {
         let mut known = self.graph.lock().await;
         let needed = !(facts.services.is_empty() && facts.components.is_empty() && facts.lost.is_empty());
         let fresh = known.of.as_ref() == Some(&registrations);
         let rests = known.rests_until.is_some_and(|until| Instant::now() < until);
         if needed && !fresh && !rests {
             let started = Instant::now();
-            match self.store.dependencies().await {
-                Ok(dependencies) => {
-                    known.graph = Arc::new(dependencies.graph);
+            match self.reader.read().await {
+                Ok(read) => {
+                    known.read = Some(read);
                     // Those that were known before it was read: what came meanwhile is read next time.
                     known.of = Some(registrations);
                 }
                 Err(error) => tracing::debug!(cause = %error.chain(), "dependencies will be read again"),
             }
-            known.rests_until = Some(Instant::now() + started.elapsed() * REST);
+            known.rests_until = Some(Instant::now() + (started.elapsed() * REST).min(REST_AT_MOST));
         }
-        Arc::clone(&known.graph)
+        known.read.clone()
     }
 
     fn tell(&self, carried: &Carried) {

@@ -1,12 +1,10 @@
 //! What the dependency calls do.
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::Hub;
 use super::serve::{encode, explain};
 use crate::domain::name::ServiceName;
-use crate::store::StoreError;
 use crate::store::dependencies::Dependencies;
 use crate::wire::dependency::{DepsGraph, DepsImpact, Edge, Graph, Impact, Node, NodeKind};
 use crate::wire::registry::DependencyStatus;
@@ -18,29 +16,31 @@ const EDGE_BYTES: usize = 22;
 impl Hub {
     pub(super) async fn deps_graph(&self, _: DepsGraph) -> Result<Bytes, Error> {
         const NEXT: &str = "hub.deps.impact.<name> tells of one name at a time";
-        let dependencies = self.store.dependencies().await.map_err(|error| explain(&error, "deps graph", None))?;
-        if dependencies.graph.edge_count() > self.requests.client.max_payload() / EDGE_BYTES {
+        let failed = |error| explain(&error, "deps graph", None);
+        let read = self.graph.read().await.map_err(failed)?;
+        if read.dependencies.graph.edge_count() > self.requests.client.max_payload() / EDGE_BYTES {
             return Err(self.over_max_payload(NEXT));
         }
-        let graph = tokio::task::spawn_blocking(move || answer(&dependencies)).await;
-        let graph = graph.map_err(|error| explain(&StoreError::defect(error), "deps graph", None))?;
-        self.encode_whole(&graph, NEXT)
+        let making = async {
+            let body = self.graph.walk(&read, |dependencies| encode(&answer(dependencies))).await.map_err(failed)?;
+            self.whole(body?, NEXT)
+        };
+        read.whole.get_or_try_init(|| making).await.cloned()
     }
 
     pub(super) async fn deps_impact(&self, request: DepsImpact) -> Result<Bytes, Error> {
         let name = request.name;
-        let read = self.store.dependencies().await;
-        let graph = read.map_err(|error| explain(&error, "deps impact", Some(name.as_str())))?.graph;
-        let node = graph.node(&name).ok_or_else(|| no_such_name(&name))?;
-        let found = tokio::task::spawn_blocking(move || graph.impact(node)).await;
-        let found = found.map_err(|error| explain(&StoreError::defect(error), "deps impact", Some(name.as_str())))?;
+        let failed = |error| explain(&error, "deps impact", Some(name.as_str()));
+        let read = self.graph.read().await.map_err(failed)?;
+        let node = read.dependencies.graph.node(&name).ok_or_else(|| no_such_name(&name))?;
+        let found =
+            self.graph.walk(&read, move |dependencies| dependencies.graph.impact(node)).await.map_err(failed)?;
         let impact = Impact { name, direct: found.direct, transitive: found.transitive };
-        self.encode_whole(&impact, "too many depend on it")
+        self.whole(encode(&impact)?, "too many depend on it")
     }
 
     /// An answer that has no pages.
-    fn encode_whole<T: Serialize>(&self, answer: &T, next: &str) -> Result<Bytes, Error> {
-        let body = encode(answer)?;
+    fn whole(&self, body: Bytes, next: &str) -> Result<Bytes, Error> {
         if body.len() > self.requests.client.max_payload() { Err(self.over_max_payload(next)) } else { Ok(body) }
     }
 

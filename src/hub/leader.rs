@@ -24,8 +24,10 @@ const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Competes for the leadership and does the leader's work.
 pub struct Leader {
-    /// Where the lease is.
+    /// Where the lease is, and who is silent.
     pub store: Store,
+    /// The same, for the work that may wait.
+    pub patient: Store,
     /// The connection that hears heartbeats.
     pub requests: Connection,
     /// The subject of all heartbeats.
@@ -194,8 +196,8 @@ impl Leader {
     async fn care_for_configs(&self, pruned: &mut Option<Pruned>, token: Token) -> Result<(), StoreError> {
         let settings = self.settings.borrow().clone();
         let frozen = !settings.config_management.enable_hot_reload;
-        let pushed = self.store.push_configs(token, frozen).await?;
-        if pushed | self.store.end_overtaken_forced(token).await? {
+        let pushed = self.patient.push_configs(token, frozen).await?;
+        if pushed | self.patient.end_overtaken_forced(token).await? {
             self.committed.notify_one();
         }
         // Each write sees to its own service: this is for a new setting, for what a freeze kept, and for services that nobody
@@ -204,11 +206,11 @@ impl Leader {
         let is_due = |(kept, at): Pruned| kept != retention || at.elapsed() > PRUNE_PERIOD;
         if pushed || pruned.is_none_or(is_due) {
             if let Some(retention) = retention {
-                self.store.prune_configs(token, retention).await?;
+                self.patient.prune_configs(token, retention).await?;
             }
             *pruned = Some((retention, Instant::now()));
         }
-        self.store.forget_requests().await
+        self.patient.forget_requests().await
     }
 
     fn tell(&self, swept: &Swept) {

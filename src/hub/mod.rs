@@ -12,6 +12,7 @@ pub mod dependency_calls;
 pub mod discovery;
 pub mod due;
 pub mod evidence;
+mod graph;
 pub mod heartbeats;
 pub mod history_calls;
 pub mod infra_calls;
@@ -45,6 +46,7 @@ use crate::domain::settings::Settings;
 use crate::store::migrate::SchemaError;
 use crate::store::{Store, StoreError};
 use buckets::Sight;
+use graph::GraphReader;
 use heartbeats::HeartbeatQueue;
 use inspector::Inspector;
 use memory::Memory;
@@ -82,6 +84,7 @@ pub struct Hub {
     config_sight: Arc<Sight>,
     configs: Arc<Projector>,
     inspector: Inspector,
+    graph: Arc<GraphReader>,
     heartbeats: HeartbeatQueue,
     settings: watch::Receiver<Settings>,
     /// Wakes the outbox.

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::alerts::AlertPass;
 use super::buckets::{BucketKeeper, Sight};
+use super::graph::GraphReader;
 use super::heartbeats::{self, HeartbeatWriter};
 use super::inspector::Inspector;
 use super::leader::Leader;
@@ -90,7 +91,7 @@ impl Running {
         let infra = projector(Bucket::Infra);
         let (heartbeats, heartbeat_writer) = heartbeats::queue(
             options.max_heartbeats_waiting,
-            store.clone(),
+            store.urgent(),
             settings.clone(),
             Arc::clone(&interruptions),
             Arc::clone(&committed),
@@ -109,6 +110,7 @@ impl Running {
             config_sight: Arc::new(Sight::default()),
             leads,
             inspector,
+            graph: Arc::new(GraphReader::new(store.clone())),
             takes_part: watch::Sender::new(true),
             listens: watch::Sender::new(false),
             started: Instant::now(),
@@ -222,7 +224,7 @@ impl Running {
             |it, stop| async move { it.inspector.run(stop).await },
         );
         let peers = Arc::new(Peers {
-            store: hub.store.clone(),
+            store: hub.store.urgent(),
             writer: hub.writer.clone(),
             subject: peers::subject(&hub.writer.client, &hub.options.subject_prefix),
             replica_id: hub.options.replica_id.clone(),
@@ -230,7 +232,7 @@ impl Running {
         });
         supervise(&self.passes, "peers", &self.serving, peers, |it, stop| async move { it.run(stop).await });
         let presence = Arc::new(Presence {
-            store: hub.store.clone(),
+            store: hub.store.urgent(),
             heartbeats: hub.heartbeats.clone(),
             replica_id: hub.options.replica_id.clone(),
             host: hub.options.host.clone(),
@@ -244,9 +246,10 @@ impl Running {
     fn start_leader(&self, interruptions: Arc<Interruptions>) {
         let hub = &self.hub;
         let (token, leadership) = watch::channel(None);
-        let alerts = Arc::new(AlertPass::new(hub.store.clone(), hub.settings.clone(), leadership, &hub.committed));
+        let alerts = Arc::new(AlertPass::new(hub, leadership));
         let leader = Arc::new(Leader {
-            store: hub.store.clone(),
+            store: hub.store.urgent(),
+            patient: hub.store.clone(),
             requests: hub.requests.clone(),
             heartbeats: Endpoint::Heartbeat.subject(&hub.options.subject_prefix, None),
             inboxes: hub.options.inboxes.clone(),

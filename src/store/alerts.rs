@@ -90,13 +90,14 @@ impl Store {
     /// A page of alerts before `before`, newest first; one more than `limit`, to tell whether more follow.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// What Postgres says, and that too many read.
     pub async fn alerts_page(
         &self,
         request: &AlertsList,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<Alert>, StoreError> {
+        let _turn = self.turn().await?;
         let severity = request.severity.map(Severity::as_str);
         let name = request.service_name.as_ref().map(ServiceName::as_str);
         let rows = i64::from(limit) + 1;

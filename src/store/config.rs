@@ -76,13 +76,14 @@ impl Store {
     /// Activations before `before` (all when it is `None`), newest first, and the versions that they name.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// What Postgres says, and that too many read.
     pub async fn config_history(
         &self,
         service: &ServiceName,
         before: Option<i64>,
         limit: u32,
     ) -> Result<(Vec<Activation>, Vec<Version>), StoreError> {
+        let _turn = self.turn().await?;
         let rows = self.query(sql::CONFIG_HISTORY, &[&service.as_str(), &before, &i64::from(limit)]).await?;
         let activations = rows.iter().map(activation_from).collect::<Result<Vec<_>, _>>()?;
         let named: Vec<i64> = activations.iter().filter_map(|activation| activation.version).collect();
@@ -93,8 +94,9 @@ impl Store {
     /// A page of configs after a service; one more than `limit`, to tell whether more follow.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// What Postgres says, and that too many read.
     pub async fn configs_page(&self, after: &str, limit: u32) -> Result<Vec<ConfigSummary>, StoreError> {
+        let _turn = self.turn().await?;
         let rows = self.query(sql::CONFIG_PAGE, &[&after, &(i64::from(limit) + 1)]).await?;
         let summary = |row: &Row| {
             Ok(ConfigSummary {
@@ -110,13 +112,14 @@ impl Store {
     /// What the live instances of a service say that they run; `head` is the newest activation and `since` its time.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// What Postgres says, and that too many read.
     pub async fn config_reports(
         &self,
         service: &ServiceName,
         head: i64,
         since: OffsetDateTime,
     ) -> Result<Vec<InstanceConfig>, StoreError> {
+        let _turn = self.turn().await?;
         let rows = self.query(sql::CONFIG_STATUS, &[&service.as_str()]).await?;
         rows.iter().map(|row| report_from(row, head, since)).collect()
     }

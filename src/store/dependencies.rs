@@ -26,8 +26,9 @@ impl Store {
     /// The whole graph, in one snapshot.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// What Postgres says, and that too many read.
     pub async fn dependencies(&self) -> Result<Dependencies, StoreError> {
+        let _turn = self.turn().await?;
         let rows = self.query(sql::DEPENDENCY_GRAPH, &[]).await?;
         // Thousands of lists take a while to read.
         tokio::task::spawn_blocking(move || dependencies_from(&rows)).await.map_err(StoreError::defect)?

@@ -58,6 +58,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// is paused answers nothing at all. Shorter than callers wait (5 s), so that they are told.
 const TX_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Connections that are kept for what can't wait, at the most.
+const KEPT: usize = 3;
+
 /// How often a transaction starts over after a serialization failure, a deadlock or a connection that broke before
 /// COMMIT was sent.
 const ATTEMPTS: u32 = 5;
@@ -66,6 +69,8 @@ const ATTEMPTS: u32 = 5;
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    /// Kept free for what can't wait.
+    kept: Pool,
     /// Which replica's work this is: it stands in each event.
     replica_id: String,
     /// When Postgres last did what it was asked.
@@ -135,30 +140,43 @@ impl Drop for Exclusive {
 }
 
 impl Store {
-    /// A pool of at most `connections`. Connects when it is first used.
+    /// Two pools, of at most `connections` together: see [`Store::urgent`]. Connects when it is first used.
     ///
     /// # Errors
     /// When the TLS settings of `options` can't be used.
     pub fn new(options: &DatabaseOptions, replica_id: &str, connections: usize) -> Result<Self, StoreError> {
         let config = options.postgres_config(options::Purpose::Serve)?;
-        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match options.tls()? {
-            Some(tls) => Manager::from_config(config, tls, manager_config),
-            None => Manager::from_config(config, tokio_postgres::NoTls, manager_config),
+        let tls = options.tls()?;
+        let pool = |size: usize| {
+            let config = config.clone();
+            let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+            let manager = match tls.clone() {
+                Some(tls) => Manager::from_config(config, tls, manager_config),
+                None => Manager::from_config(config, tokio_postgres::NoTls, manager_config),
+            };
+            Pool::builder(manager)
+                .max_size(size)
+                .runtime(Runtime::Tokio1)
+                .wait_timeout(Some(CONNECT_TIMEOUT))
+                .create_timeout(Some(CONNECT_TIMEOUT))
+                .build()
+                .map_err(StoreError::defect)
         };
-        let pool = Pool::builder(manager)
-            .max_size(connections)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CONNECT_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
-            .build()
-            .map_err(StoreError::defect)?;
+        let kept = (connections / 3).clamp(2, KEPT);
         Ok(Self {
-            pool,
+            pool: pool(connections.saturating_sub(kept).max(1))?,
+            kept: pool(kept)?,
             replica_id: replica_id.to_owned(),
             heard: Arc::new(Mutex::new(Instant::now())),
             reading: Arc::new(Semaphore::new(reading::turns(connections))),
         })
+    }
+
+    /// The same, over connections that nothing else waits for: for heartbeats and for what the leader and the replicas tell
+    /// each other by the second. Whoever reads, and however many, holds up none of that.
+    #[must_use]
+    pub fn urgent(&self) -> Self {
+        Self { pool: self.kept.clone(), ..self.clone() }
     }
 
     /// How long ago Postgres last did what it was asked.
@@ -291,6 +309,7 @@ impl Store {
     /// Closes all connections.
     pub fn close(&self) {
         self.pool.close();
+        self.kept.close();
     }
 }
 

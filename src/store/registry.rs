@@ -100,13 +100,14 @@ impl Store {
     /// A page of instances after the `(service, instance)` cursor; one more than `limit`, to tell whether more follow.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// What Postgres says, and that too many read.
     pub async fn instances_page(
         &self,
         request: &ServicesList,
         after: (&str, &str),
         limit: u32,
     ) -> Result<Vec<Instance>, StoreError> {
+        let _turn = self.turn().await?;
         let status = request.status.map(Status::as_str);
         let service = request.service_name.as_ref().map(ServiceName::as_str);
         let metadata = request.metadata.clone().map(Value::Object);

@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::ask::{Answer, Hub};
-use crate::stack::HubOptions;
+use crate::stack::{HubOptions, eventually};
+use crate::witness::SOON;
 
 /// How long a refusal may take on a busy machine; the hub's own pause before Postgres gives up is longer.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -98,4 +99,36 @@ async fn without_a_free_connection_it_is_overload() {
     );
     hub.ask("config.set.a", json!({"config": {}})).await;
     assert_eq!(hub.ask("health", "").await["postgres"]["status"], "healthy");
+}
+
+/// Heartbeats and the leader wait for none of those connections: who beats is heard, and who fell silent is down.
+#[tokio::test]
+async fn without_a_free_connection_heartbeats_are_heard_and_the_dead_are_found() {
+    let hub = Hub::start(HubOptions::fresh().await.env("CENTRAL_HUB_DB_CONNECTIONS", "4")).await;
+    for service in ["dead", "well"] {
+        hub.ask(&format!("register.{service}"), json!({"instance_id": "i", "heartbeat_interval_seconds": 0.5})).await;
+    }
+    let (mut holder, witness) = (hub.database().await, hub.database().await);
+    let held = holder.transaction().await.unwrap();
+    held.batch_execute("LOCK TABLE config_heads IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
+    let crowd = async {
+        loop {
+            let set =
+                async |index: usize| hub.send(&format!("config.set.s{index}"), json!({"config": {}}).to_string()).await;
+            let told = join_all((0..20).map(set)).await;
+            assert!(told.into_iter().all(|answer| answer.result().is_err()), "nobody could write");
+        }
+    };
+    let found = eventually(SOON, || async {
+        hub.ask("heartbeat.well", "").await;
+        let sql = "SELECT service_name FROM service_registry WHERE status = 'down'";
+        let down: Vec<String> = witness.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        if down.is_empty() { Err(down) } else { Ok(down) }
+    });
+    let found = tokio::select! {
+        found = found => found,
+        () = crowd => unreachable!(),
+    };
+    assert_eq!(found, ["dead"]);
+    held.rollback().await.unwrap();
 }
