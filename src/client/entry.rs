@@ -26,13 +26,13 @@ pub(super) struct Offer {
 impl Offer {
     /// Reads position, version, checksum and config from an object's fields.
     pub(super) fn of(fields: &mut Map<String, Value>) -> Option<Self> {
-        let epoch = natural(fields.get("epoch"))?;
+        let epoch = credible(fields.get("epoch"))?;
         Self::at(epoch, fields)
     }
 
     /// As [`Offer::of`], with an epoch that stands elsewhere.
     fn at(epoch: i64, fields: &mut Map<String, Value>) -> Option<Self> {
-        let revision = natural(fields.get("revision"))?;
+        let revision = credible(fields.get("revision"))?;
         let (config, version) = match fields.remove("config")? {
             Value::Null => (None, None),
             Value::Object(config) => (Some(config), Some(natural(fields.get("version"))?)),
@@ -45,6 +45,11 @@ impl Offer {
 
 fn natural(value: Option<&Value>) -> Option<i64> {
     value?.as_i64().filter(|number| *number >= 0)
+}
+
+/// An epoch or a revision. One that is forged would keep out all that comes later.
+fn credible(value: Option<&Value>) -> Option<i64> {
+    natural(value).filter(|number| *number < Position::FORGED)
 }
 
 /// A value of the config bucket.
@@ -98,4 +103,31 @@ fn read_canary(epoch: i64, canary: Value) -> Option<(Offer, Vec<String>)> {
     });
     let offer = Offer::at(epoch, &mut fields).filter(|offer| offer.config.is_some())?;
     Some((Offer { is_canary: true, ..offer }, instances.collect::<Option<_>>()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::cache;
+
+    #[test]
+    fn what_is_forged_cannot_be_read() {
+        let service: ServiceName = "tick".parse().unwrap();
+        for (epoch, revision, credible) in [
+            (Position::FORGED - 1, Position::FORGED - 1, true),
+            (Position::FORGED, 1, false),
+            (1, Position::FORGED, false),
+            (i64::MAX, i64::MAX, false),
+        ] {
+            let value = json!({
+                "format": 1, "service_name": "tick", "epoch": epoch, "revision": revision, "version": 1, "config": {},
+            });
+            let text = value.to_string();
+            assert_eq!(Entry::read(text.as_bytes(), &service).is_some(), credible, "{text}");
+            assert_eq!(cache::parse(text.as_bytes(), &service).is_ok(), credible, "{text}");
+        }
+    }
 }

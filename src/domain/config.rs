@@ -16,6 +16,12 @@ pub struct Position {
     pub revision: i64,
 }
 
+impl Position {
+    /// Neither number ever comes here, so one from here on can only be forged: beyond it numbers would run out, and
+    /// readers of JSON that count in floating point would lose digits.
+    pub const FORGED: i64 = 1 << 53;
+}
+
 /// A service's config before a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {

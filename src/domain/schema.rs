@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::config::Violation;
 use super::schema_steps;
+use super::secrets::has_a_form;
 
 /// Violations that are listed at the most.
 const MAX_VIOLATIONS: usize = 100;
@@ -72,15 +73,23 @@ impl Schema {
     /// Where `config` breaks the schema, [`MAX_VIOLATIONS`] places at the most.
     #[must_use]
     pub fn violations(&self, config: &Value) -> Vec<Violation> {
-        let violation = |error: ValidationError<'_>| Violation {
-            path: error.instance_path().to_string(),
-            message: if self.is_ours { error.masked().to_string() } else { message(&error) },
+        let violation = |error: ValidationError<'_>| {
+            let message = if self.is_ours { error.masked().to_string() } else { message(&error) };
+            without_secret_keys(error.instance_path().as_str(), message)
         };
         if let Err(error) = schema_steps::count(&self.document, config) {
             return vec![Violation { path: String::new(), message: format!("can't be checked: {error}") }];
         }
         self.validator.iter_errors(config).take(MAX_VIOLATIONS).map(violation).collect()
     }
+}
+
+/// A violation that tells no key that is a secret itself: the path ends before it.
+fn without_secret_keys(path: &str, message: String) -> Violation {
+    let is_secret = |key: &&str| has_a_form(&key.replace("~1", "/").replace("~0", "~"));
+    let kept: Vec<&str> = path.split('/').take_while(|key| !is_secret(key)).collect();
+    let message = if has_a_form(&message) { "a name in it is a secret itself".into() } else { message };
+    Violation { path: kept.join("/"), message }
 }
 
 /// What is wrong, without the value, and without the values that the schema names: a constant or a default may be secret.

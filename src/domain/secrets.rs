@@ -1,4 +1,4 @@
-//! Secrets in a config: found by the key that they stand under, or by a well-known form of the value.
+//! Secrets in a config: found by the key that they stand under, or by a well-known form of the value or the key.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
 use regex::{Regex, RegexSet};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Words that name a secret when a key ends in one of them. So does a word that ends in one of the first four
 /// (`dbpassword`): nothing else does.
@@ -129,8 +129,8 @@ static REFERENCES: LazyLock<Regex> =
 static REFERENCE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\A\$\{env:[A-Za-z_][A-Za-z0-9_]*\}\z").expect("constant pattern"));
 
-/// JSON pointers of the secrets in `config`, in order; never the values. What lies at or below a pointer of `allowed`
-/// (the writer's `not_secret`) passes.
+/// JSON pointers of the secrets in `config`, in order; never the values. A key that is a secret is told by the pointer of
+/// its object. What lies at or below a pointer of `allowed` (the writer's `not_secret`) passes.
 #[must_use]
 pub fn find(config: &Value, allowed: &BTreeSet<String>) -> Vec<String> {
     let mut finder = Finder { allowed, found: Vec::new() };
@@ -138,28 +138,20 @@ pub fn find(config: &Value, allowed: &BTreeSet<String>) -> Vec<String> {
     finder.found
 }
 
-/// JSON pointers of the texts in a JSON Schema that have a well-known form of a secret. Keys tell nothing there: a schema
-/// has a property called `password` for good reason.
+/// JSON pointers of the secrets in a JSON Schema: texts of a well-known form, and what it gives as the value of a property
+/// whose name names a secret. The name itself tells nothing: a schema has a property called `password` for good reason.
 #[must_use]
-pub fn find_forms(schema: &Value) -> Vec<String> {
-    fn visit(value: &Value, path: &str, found: &mut Vec<String>) {
-        match value {
-            Value::String(text) if has_a_form(text) => found.push(path.to_owned()),
-            Value::Array(items) => {
-                items.iter().enumerate().for_each(|(index, item)| visit(item, &format!("{path}/{index}"), found));
-            }
-            Value::Object(members) => {
-                for (key, member) in members {
-                    visit(member, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")), found);
-                }
-            }
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    visit(schema, "", &mut found);
-    found
+pub fn find_in_schema(schema: &Value) -> Vec<String> {
+    let mut finder = Finder { allowed: &BTreeSet::new(), found: Vec::new() };
+    finder.visit_schema(schema, &mut String::new(), false);
+    finder.found
 }
+
+/// Keywords of a JSON Schema under which values stand that a config may have.
+const VALUES: &[&str] = &["default", "const", "examples"];
+
+/// Keywords of a JSON Schema under which there are schemas by name.
+const BY_NAME: &[&str] = &["properties", "patternProperties", "$defs", "definitions"];
 
 struct Finder<'a> {
     allowed: &'a BTreeSet<String>,
@@ -172,29 +164,70 @@ impl Finder<'_> {
         if self.allowed.contains(path.as_str()) {
             return;
         }
-        let length = path.len();
         match value {
-            Value::String(text) => {
-                if !text.is_empty() && !is_reference(text) && (named || has_a_form(text)) {
-                    self.found.push(path.clone());
-                }
-            }
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    path.push_str(&format!("/{index}"));
-                    self.visit(item, path, named);
-                    path.truncate(length);
-                }
-            }
-            Value::Object(members) => {
-                for (key, member) in members {
-                    path.push('/');
-                    path.push_str(&key.replace('~', "~0").replace('/', "~1"));
-                    self.visit(member, path, names_a_secret(key));
-                    path.truncate(length);
-                }
-            }
+            Value::String(text) => self.look_at(text, path, named),
+            Value::Array(items) => self.each(items, path, |this, item, path| this.visit(item, path, named)),
+            Value::Object(members) => self.members(members, path, |this, key, member, path| {
+                this.visit(member, path, names_a_secret(key));
+            }),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// `named` tells whether it is the schema of a property whose name names a secret, or a part of it.
+    fn visit_schema(&mut self, schema: &Value, path: &mut String, named: bool) {
+        match schema {
+            Value::String(text) => self.look_at(text, path, false),
+            Value::Array(items) => self.each(items, path, |this, item, path| this.visit_schema(item, path, named)),
+            Value::Object(members) => self.members(members, path, |this, keyword, member, path| match member {
+                _ if VALUES.contains(&keyword) => this.visit(member, path, named),
+                Value::Object(schemas) if BY_NAME.contains(&keyword) => {
+                    this.members(schemas, path, |this, name, schema, path| {
+                        this.visit_schema(schema, path, names_a_secret(name));
+                    });
+                }
+                _ => this.visit_schema(member, path, named),
+            }),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn look_at(&mut self, text: &str, path: &str, named: bool) {
+        if !text.is_empty() && !is_reference(text) && (named || has_a_form(text)) {
+            self.found.push(path.to_owned());
+        }
+    }
+
+    fn each(&mut self, items: &[Value], path: &mut String, mut visit: impl FnMut(&mut Self, &Value, &mut String)) {
+        let length = path.len();
+        for (index, item) in items.iter().enumerate() {
+            path.push_str(&format!("/{index}"));
+            visit(self, item, path);
+            path.truncate(length);
+        }
+    }
+
+    /// Visits what stands under the keys, unless a key is a secret itself: then the object is told, once, since a pointer
+    /// that goes on would tell the key.
+    fn members(
+        &mut self,
+        members: &Map<String, Value>,
+        path: &mut String,
+        mut visit: impl FnMut(&mut Self, &str, &Value, &mut String),
+    ) {
+        let length = path.len();
+        let mut told = false;
+        for (key, member) in members {
+            path.push('/');
+            path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            let secret = has_a_form(key) && !self.allowed.contains(path.as_str());
+            if !secret {
+                visit(self, key, member, path);
+            }
+            path.truncate(length);
+            if secret && !std::mem::replace(&mut told, true) {
+                self.found.push(path.clone());
+            }
         }
     }
 }

@@ -6,15 +6,12 @@ use bytes::Bytes;
 use crate::domain::config::Position;
 use crate::wire::bucket::ConfigEntry;
 
-/// An epoch from here on can only be forged. It is no evidence: above it numbers would run out, and readers of JSON that
-/// count in floating point would lose digits.
-const FORGED: i64 = 1 << 53;
-
 /// Where a value that stands in KV claims to be, when clients that took it wouldn't take what is in force in `epoch`,
 /// which is `truth`: it is newer, or as new and something else. Of a service without a config all of this epoch is newer.
 #[must_use]
 pub fn against(epoch: i64, truth: Option<&Bytes>, found: &Bytes) -> Option<Position> {
-    let claimed = position(found).filter(|claimed| claimed.epoch < FORGED)?;
+    // What is forged is no evidence.
+    let claimed = position(found).filter(|claimed| claimed.epoch < Position::FORGED)?;
     let contradicts = match truth {
         None => claimed.epoch >= epoch,
         Some(truth) => {

@@ -114,13 +114,13 @@ pub async fn violations(schema: Value, config: Value) -> Result<Vec<Violation>, 
     on_a_thread(move || breaks(&schema, &config)).await
 }
 
-/// Checks that a schema can be used, and that no text in it has the form of a secret.
+/// Checks that a schema can be used, and that no secret stands in it.
 ///
 /// # Errors
 /// What is wrong with it, under the name of `field`.
 pub async fn compiles(field: &'static str, schema: &Value) -> Result<(), Error> {
     let schema = schema.clone();
-    let looked = on_a_thread(move || (Schema::compile(&schema).map(|_| ()), secrets::find_forms(&schema))).await;
+    let looked = on_a_thread(move || (Schema::compile(&schema).map(|_| ()), secrets::find_in_schema(&schema))).await;
     let (compiled, secrets) = looked.map_err(|_| Error::field(field, "can't be used as a JSON Schema"))?;
     if !secrets.is_empty() {
         let next = "a schema says what values look like, it needs none";

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use central_hub::cli::stack::{GuardedCommand, GuardedProcess};
@@ -248,6 +248,34 @@ pub async fn parrot(answer: Vec<u8>) -> (u16, JoinSet<()>) {
         }
     });
     (port, task)
+}
+
+/// Says `begin` to each connection and `then` each time it hears something, as often as `turns` tells, and after that sends
+/// one letter without end. Counts what it got rid of, in bytes.
+pub async fn endless(begin: &'static str, then: &'static str, turns: usize) -> (u16, Arc<AtomicU64>, JoinSet<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let sent = Arc::new(AtomicU64::new(0));
+    let mut task = JoinSet::new();
+    let counter = Arc::clone(&sent);
+    task.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sent = Arc::clone(&counter);
+            connections.spawn(async move {
+                let mut heard = [0; 1024];
+                let _ = stream.write_all(begin.as_bytes()).await;
+                for _ in 0..turns {
+                    let _ = stream.read(&mut heard).await;
+                    let _ = stream.write_all(then.as_bytes()).await;
+                }
+                while let Ok(length) = stream.write(&[b'A'; 64 * 1024]).await {
+                    sent.fetch_add(length.try_into().unwrap(), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    (port, sent, task)
 }
 
 /// Speaks TLS, with the certificate `server`, and passes on what it hears to a port of loopback.

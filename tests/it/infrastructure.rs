@@ -141,7 +141,8 @@ async fn what_a_peer_says_is_not_repeated() {
         ]),
     )
     .await;
-    for (name, words) in [("rude-nats", "not as NATS does"), ("rude-postgres", "isn't PostgreSQL's protocol")] {
+    for (name, words) in [("rude-nats", "it refuses the connection"), ("rude-postgres", "isn't PostgreSQL's protocol")]
+    {
         let found = is(&hub, name, "down").await;
         assert!(found["error_message"].as_str().unwrap().contains(words), "{found}");
     }

@@ -1,6 +1,7 @@
 //! Infrastructure probes on real components: up, down, hanging, with wrong credentials, slow.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use central_hub::cli::roles::{ANSWERS, Roles, WRITES};
@@ -19,7 +20,8 @@ use tokio::time::timeout;
 use crate::ask::Hub;
 use crate::certificates::Certificates;
 use crate::components::{
-    Silence, clickhouse, delayed, encrypted, free_port, kafka, parrot, plain_before, program, redis, redis_with_tls,
+    Silence, clickhouse, delayed, encrypted, endless, free_port, kafka, parrot, plain_before, program, redis,
+    redis_with_tls,
 };
 use crate::stack::{eventually, private_nats_with, private_postgres, scratch};
 use crate::witness::SOON;
@@ -283,6 +285,33 @@ async fn a_peer_that_talks_nonsense_is_down() {
                 "{kind} {shown:?}: {said}"
             );
         }
+    }
+}
+
+/// A peer that never ends its line, at the start or once it was trusted: it neither fills the hub's memory nor outlasts the
+/// timeout.
+#[tokio::test]
+async fn a_nats_that_never_ends_its_line_is_down() {
+    let info = "INFO {\"jetstream\":true}\r\n";
+    for (begin, then, turns) in [
+        ("INFO {\"a\":\"", "", 0),
+        ("-ERR '", "", 0),
+        ("", "", 0),
+        (info, "INFO {\"a\":\"", 1),
+        (info, "PONG\r\n", 1),
+        (info, "PONG\r\nMSG a 1 1000000000000\r\n", 1),
+        (info, "PONG\r\nHMSG a 1 18446744073709551615 18446744073709551615\r\n", 1),
+    ] {
+        let (port, sent, _task) = endless(begin, then, turns).await;
+        let asked = Instant::now();
+        let target = format!("nats://127.0.0.1:{port}");
+        let item = json!({ "kind": "nats", "target": target, "timeout_ms": 1_000, "degraded_ms": 1_000 });
+        let outcome = ask_with(&[], item).await;
+        assert_eq!(outcome.status, Down, "{begin:?} {then:?}: {outcome:?}");
+        assert!(asked.elapsed() < SOON, "{begin:?} {then:?}: {:?}", asked.elapsed());
+        // What the system buffers counts, too.
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent < 32 * 1024 * 1024, "{begin:?} {then:?}: took {sent} bytes");
     }
 }
 

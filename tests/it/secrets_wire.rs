@@ -26,6 +26,8 @@ fn secrets() -> Vec<(Value, Vec<&'static str>)> {
         (json!({"hook": format!("ghp_{}", HUSH.repeat(5))}), vec!["/hook"]),
         (json!({"header": format!("Bearer {HUSH}")}), vec!["/header"]),
         (json!({"token": format!("${{env:A}}{HUSH}"), "other": {"token": "${env:A}"}}), vec!["/token"]),
+        (json!({"keys": {format!("ghp_{}", HUSH.repeat(5)): 1}}), vec!["/keys"]),
+        (json!({format!("ghp_{}", HUSH.repeat(5)): {"password": HUSH}}), vec![""]),
     ]
 }
 
@@ -180,8 +182,9 @@ async fn schemas_and_texts_carry_no_secret_either() {
     hub.ask("config.set.a", json!({"config": {"n": 1}})).await;
     let token = format!("ghp_{}", HUSH.repeat(5));
     let schema = json!({"properties": {
-        "password": {"type": "string", "default": "changeme"},
+        "password": {"type": "string", "default": HUSH},
         "hook": {"const": token},
+        "names": {"properties": {&token: {"type": "string"}}},
         "urls": {"enum": ["postgres://db/x", format!("postgres://hub:{HUSH}@db/x")]},
     }});
     let refused = async |subject: &str, body: &Value, field: &str, paths: &[&str]| {
@@ -189,7 +192,12 @@ async fn schemas_and_texts_carry_no_secret_either() {
         assert_eq!(details["paths"], json!(paths), "{subject}");
         assert!(!details.to_string().contains(HUSH), "{details}");
     };
-    let paths = ["/properties/hook/const", "/properties/urls/enum/1"];
+    let paths = [
+        "/properties/hook/const",
+        "/properties/names/properties",
+        "/properties/password/default",
+        "/properties/urls/enum/1",
+    ];
     refused("config.schema.set.a", &json!({ "schema": schema }), "schema", &paths).await;
     refused("register.a", &json!({"instance_id": "j", "config_schema": schema}), "config_schema", &paths).await;
     for (subject, mut body, fields) in [

@@ -335,19 +335,52 @@ fn values_that_only_look_so() {
 }
 
 #[test]
-fn schemas_are_looked_at_by_form_alone() {
+fn schemas_give_no_secret_as_a_value() {
     let token = format!("ghp_{}", filler(36));
     let schema = json!({
         "properties": {
-            "password": { "type": "string", "default": "changeme", "pattern": "^sk-[A-Za-z0-9]{20,}$" },
+            "password": { "type": "string", "title": "of the database", "pattern": "^sk-[A-Za-z0-9]{20,}$" },
             "url": { "default": "postgres://u:hush@db/x", "examples": ["postgres://u:${env:P}@db/x"] },
             "a/b": { "enum": ["x", token] },
+            "api_key": { "default": "hush", "examples": ["${env:KEY}", "hush"], "minLength": 4 },
+            "secret": { "anyOf": [{ "const": "hush" }, { "const": "" }, { "properties": { "of": { "const": "x" } } }] },
+            "default": { "type": "string", "description": "no value, though it is called so" },
+            "db": { "default": { "host": "h", "pwd": "hush" } },
+            "name": { "default": "x", "const": "x" },
         },
+        "$defs": { "token": { "items": { "default": "hush" } } },
+        "patternProperties": { "^db_password$": { "default": "hush" } },
         "$comment": "Bearer of news",
     });
-    let mut found = find_forms(&schema);
+    let mut found = find_in_schema(&schema);
     found.sort();
-    assert_eq!(found, ["/properties/a~1b/enum/1", "/properties/url/default"]);
+    assert_eq!(
+        found,
+        [
+            "/$defs/token/items/default",
+            "/patternProperties/^db_password$/default",
+            "/properties/api_key/default",
+            "/properties/api_key/examples/1",
+            "/properties/a~1b/enum/1",
+            "/properties/db/default/pwd",
+            "/properties/secret/anyOf/0/const",
+            "/properties/url/default",
+        ]
+    );
+}
+
+#[test]
+fn keys_of_a_well_known_form() {
+    let (token, other) = (format!("ghp_{}", filler(36)), format!("AKIA{}", "IOSFODNN7EXAMPLE"));
+    let below = json!({ &token: { "password": "x" }, &other: 1, "b": 2 });
+    assert_eq!(found(json!({ "a/b": [below] })), ["/a~1b/0"], "the object, once, and nothing that holds the key");
+    assert_eq!(found(json!({ &token: 1 })), [""]);
+    assert_eq!(find_in_schema(&json!({ "properties": { "a": true, &token: {} } })), ["/properties"]);
+    assert_eq!(find_in_schema(&json!({ "dependentRequired": { &token: ["a"] } })), ["/dependentRequired"]);
+    for allowed in ["/a".to_owned(), format!("/a/{token}")] {
+        let config = json!({ "a": { &token: 1 } });
+        assert_eq!(find(&config, &BTreeSet::from([allowed.clone()])), Vec::<String>::new(), "{allowed}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::Failure;
 
 /// What a peer may send in one probe, in bytes: far more than any answer has.
-const MAX_RECEIVED: u64 = 64 * 1024;
+pub(super) const MAX_RECEIVED: u64 = 64 * 1024;
 
 /// A connection, plain or encrypted.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

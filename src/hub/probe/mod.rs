@@ -137,7 +137,7 @@ async fn ask(component: &Component, place: &Place, hub: &Shared) -> Result<Answe
     };
     match component.kind {
         Kind::Postgresql => postgresql::probe_at(text, hub).await,
-        Kind::Nats => nats::probe_at(text, hub, component.timeout()).await,
+        Kind::Nats => nats::probe_at(text, hub).await,
         Kind::Kafka => kafka::probe(text, hub).await,
         Kind::Clickhouse => clickhouse::probe(text, hub).await,
         Kind::Redis => redis::probe(text, hub).await,
