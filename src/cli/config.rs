@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::session::{Failure, HubArgs, Out, Session, read_text};
+use super::shown;
 use super::table::{ago, or_dash, table, text};
 use crate::domain::config::Convergence;
 use crate::domain::name::ServiceName;
@@ -21,6 +22,7 @@ use crate::wire::config::{
 mod diff;
 mod edit;
 mod files;
+mod strict;
 mod watch;
 
 /// The configs: look at, change, compare, take back
@@ -237,7 +239,7 @@ pub async fn run(args: ConfigArgs, hub: &HubArgs) -> Result<(), Failure> {
             hub.connect().await?.show(&request, |found, _| pretty_json(&found.schema)).await
         }
         Action::Schema { action: SchemaAction::Set { service, schema } } => {
-            let schema = json("the schema", &schema)?;
+            let schema = self::schema("the schema", &schema)?;
             let done = if schema.is_null() { "has no schema any more" } else { "has a new schema" };
             let request = SchemaSet { service_name: service, schema, request_id: None, deadline: None };
             let said = |set: &crate::wire::config::ServiceSchema, _: &Out| {
@@ -248,31 +250,30 @@ pub async fn run(args: ConfigArgs, hub: &HubArgs) -> Result<(), Failure> {
     }
 }
 
-/// JSON from the command line, from a file (`@FILE`), or from standard input (`-`).
+/// A schema from the command line, from a file (`@FILE`), or from standard input (`-`).
 ///
 /// # Errors
-/// When it can't be read, or is none.
-pub(super) fn json(what: &str, given: &str) -> Result<Value, Failure> {
-    let text = match (given, given.strip_prefix('@')) {
-        ("-", _) => read_text(&PathBuf::from("-"))?,
-        (_, Some(path)) => read_text(&PathBuf::from(path))?,
-        _ => given.to_owned(),
-    };
-    // The hub's own reader: what it would refuse (a key twice, a number that can't be kept) is told here.
-    serde_json::from_str(&text)
-        .map_err(|error| BadOption(format!("{what} is no JSON: {error}; a file is named with a leading @")).into())
+/// When it can't be read, is no JSON, or would be altered on its way to the hub.
+pub(super) fn schema(what: &str, given: &str) -> Result<Value, Failure> {
+    handed_in(what, given, strict::schema)
 }
 
 fn object(what: &str, given: &str) -> Result<Map<String, Value>, Failure> {
-    match json(what, given)? {
-        Value::Object(members) => Ok(members),
-        _ => Err(BadOption(format!("{what} must be a JSON object")).into()),
-    }
+    handed_in(what, given, strict::object)
 }
 
-/// JSON as people read it.
+fn handed_in<T>(what: &str, given: &str, read: impl Fn(&str, &str) -> Result<T, BadOption>) -> Result<T, Failure> {
+    let read = match (given, given.strip_prefix('@')) {
+        ("-", _) => read(what, &read_text(&PathBuf::from("-"))?),
+        (_, Some(path)) => read(&format!("{what} in {path}"), &read_text(&PathBuf::from(path))?),
+        _ => read(what, given).map_err(|BadOption(text)| BadOption(text + "; a file is named with a leading @")),
+    };
+    Ok(read?)
+}
+
+/// JSON as people read it, and as a terminal may show it.
 fn pretty_json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+    shown::escaped(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n"
 }
 
 /// A config's content as people read it.
@@ -283,7 +284,7 @@ fn pretty(config: &Config) -> String {
 
 fn with_warnings(mut line: String, warnings: &[String]) -> String {
     for warning in warnings {
-        line.push_str(&format!("\n  warning: {warning}"));
+        line.push_str(&format!("\n  warning: {}", shown::line(warning)));
     }
     line
 }
@@ -386,7 +387,7 @@ fn findings(found: &Validation) -> String {
     });
     let secrets = found.secrets.iter().map(|path| format!("{path}: looks like a secret"));
     let readers = found.incompatible_instances.iter().map(|id| format!("{id}: declared that it can't read it"));
-    let lines: Vec<String> = violations.chain(secrets).chain(readers).collect();
+    let lines: Vec<String> = violations.chain(secrets).chain(readers).map(|line| shown::line(&line)).collect();
     if lines.is_empty() { "it would be taken".into() } else { lines.join("\n") }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::nats::{BadOption, NatsOptions};
 
@@ -37,8 +38,10 @@ pub fn read(name: &str) -> Result<Context, BadOption> {
     let file = folder.join("context").join(format!("{name}.json"));
     let text = std::fs::read_to_string(&file)
         .map_err(|error| bad(format!("{} can't be read: {error}; `nats context ls` lists them", file.display())))?;
-    let context: Context =
-        serde_json::from_str(&text).map_err(|error| bad(format!("{} is no context: {error}", file.display())))?;
+    // First as an object: serde takes a list for the members in their order, too, and an empty one for none of them.
+    let context: Context = serde_json::from_str::<Map<String, Value>>(&text)
+        .and_then(|members| serde_json::from_value(Value::Object(members)))
+        .map_err(|error| bad(format!("{} is no context: {error}", file.display())))?;
     if !context.nsc.is_empty() || !context.user_jwt.is_empty() {
         return Err(bad(format!("{name} takes its credentials from nsc or a JWT: use a credentials file instead")));
     }

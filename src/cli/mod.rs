@@ -28,6 +28,8 @@ pub mod servers;
 pub mod services;
 pub mod session;
 pub mod shell;
+pub mod shown;
+pub mod signals;
 pub mod stack;
 pub mod table;
 pub mod top;

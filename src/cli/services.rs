@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::config::json;
+use super::config::schema;
 use super::session::{Failure, HubArgs, Out, Session};
 use super::table::{ago, or_dash, painted, status, table, text_without};
 use crate::domain::name::{InstanceId, ServiceName};
@@ -230,7 +230,7 @@ fn one(service: &Service, out: &Out) -> String {
 }
 
 async fn register(args: RegisterArgs, hub: &HubArgs) -> Result<(), Failure> {
-    let config_schema = args.config_schema.map(|given| json("--config-schema", &given)).transpose()?;
+    let config_schema = args.config_schema.map(|given| schema("--config-schema", &given)).transpose()?;
     let session = hub.connect().await?;
     let request = Register {
         config_schema,

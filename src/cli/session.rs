@@ -10,9 +10,10 @@ use async_nats::{ConnectError, ConnectErrorKind, Event};
 use clap::Args;
 use serde::Serialize;
 
-use super::context;
 use super::options::NatsArgs;
 use super::serve::{FleetArgs, ServeError};
+use super::signals::Received;
+use super::{context, shown};
 use crate::client::{CallError, HubClient};
 use crate::nats::{self, BadOption, NatsOptions};
 use crate::store::migrate::SchemaError;
@@ -77,6 +78,14 @@ pub enum Failure {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// A signal ended it.
+    #[error("{text}")]
+    Stopped {
+        /// Which.
+        signal: Received,
+        /// What it ended.
+        text: String,
+    },
 }
 
 impl From<CallError> for Failure {
@@ -115,6 +124,25 @@ impl Failure {
         Self::NotSo(text.into())
     }
 
+    /// The same, with something more to know.
+    #[must_use]
+    pub fn with_note(self, note: &str) -> Self {
+        let noted = |text: String| format!("{text}; {note}");
+        match self {
+            Self::Refused(mut refusal) => {
+                refusal.message = noted(refusal.message);
+                Self::Refused(refusal)
+            }
+            Self::NotSo(text) => Self::NotSo(noted(text)),
+            Self::NoAnswer(text) => Self::NoAnswer(noted(text)),
+            Self::Told(text) => Self::Told(noted(text)),
+            Self::Option(BadOption(text)) => Self::Option(BadOption(noted(text))),
+            Self::Ended(error) => Self::Ended(noted(super::chain(error.as_ref())).into()),
+            Self::Io(error) => Self::Io(io::Error::new(error.kind(), noted(error.to_string()))),
+            Self::Stopped { signal, text } => Self::Stopped { signal, text: noted(text) },
+        }
+    }
+
     /// Tells it on stderr (and, for programs, as JSON on stdout), and gives the exit code. A reader that has gone away is
     /// no failure: it had enough.
     #[must_use]
@@ -129,19 +157,20 @@ impl Failure {
                 Self::Refused(refusal) => serde_json::json!({ "error": refusal }),
                 other => serde_json::json!({ "error": { "message": other.to_string() } }),
             };
-            let _ = writeln!(io::stdout(), "{error}");
+            let _ = writeln!(io::stdout(), "{}", shown::escaped(&error.to_string()));
         }
         let text = match self {
             Self::Refused(refusal) => in_commands(&refusal.to_string()),
             other => other.to_string(),
         };
-        let _ = writeln!(io::stderr(), "central-hub: {text}");
+        let _ = writeln!(io::stderr(), "central-hub: {}", shown::escaped(&text));
         if let Some(hint) = self.hint() {
             let _ = writeln!(io::stderr(), "{hint}");
         }
         ExitCode::from(match self {
             Self::Refused(_) | Self::NotSo(_) | Self::Told(_) | Self::Ended(_) => NOT_SO,
             Self::NoAnswer(_) | Self::Option(_) | Self::Io(_) => NO_ANSWER,
+            Self::Stopped { signal, .. } => signal.exit_code(),
         })
     }
 
@@ -152,14 +181,19 @@ impl Failure {
             let items = refusal.details.get(name)?.as_array()?;
             let lines = items.iter().map(|item| {
                 let member = |name: &str| item.get(name).and_then(serde_json::Value::as_str);
-                match (item.as_str(), member("path").zip(member("message")), member("name").zip(member("status"))) {
+                let line = match (
+                    item.as_str(),
+                    member("path").zip(member("message")),
+                    member("name").zip(member("status")),
+                ) {
                     (Some(text), ..) => format!("  {text}"),
                     (_, Some((path, message)), _) => {
                         format!("  {}: {message}", if path.is_empty() { "/" } else { path })
                     }
                     (.., Some((name, status))) => format!("  {name}: {status}"),
                     _ => format!("  {item}"),
-                }
+                };
+                shown::line(&line)
             });
             Some(lines.collect::<Vec<_>>().join("\n"))
         };
@@ -345,7 +379,11 @@ impl Out {
     /// # Errors
     /// When it can't be written.
     pub fn print<T: Serialize>(&self, value: &T, render: impl FnOnce(&Self) -> String) -> Result<(), Failure> {
-        let mut text = if self.json { serde_json::to_string(value).map_err(io::Error::from)? } else { render(self) };
+        let mut text = if self.json {
+            shown::escaped(&serde_json::to_string(value).map_err(io::Error::from)?)
+        } else {
+            render(self)
+        };
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }

@@ -12,6 +12,7 @@ use ratatui::crossterm::event::{self, Event as TerminalEvent, KeyEventKind};
 use tokio::sync::mpsc;
 
 use super::session::{Failure, HubArgs, Session};
+use super::signals::Signals;
 use crate::wire::config::{ConfigRollback, WriteOptions};
 use crate::wire::registry::ServicesDrain;
 use keys::Command;
@@ -53,10 +54,15 @@ pub async fn run(args: TopArgs, hub: &HubArgs) -> Result<(), Failure> {
     let session = hub.connect().await?;
     let (sender, updates) = mpsc::channel(QUEUE);
     let feeds = feed::start(&session, &sender);
+    let mut signals = Signals::listen()?;
     let mut terminal = ratatui::try_init()?;
     read_keys(sender.clone());
-    let shown = show(&session, &mut terminal, updates, sender, args.filter.unwrap_or_default()).await;
-    ratatui::restore();
+    let shown = tokio::select! {
+        shown = show(&session, &mut terminal, updates, sender, args.filter.unwrap_or_default()) => shown,
+        signal = signals.next() => Err(Failure::Stopped { signal, text: "top was stopped".into() }),
+    };
+    // The terminal may be what went away.
+    let _ = ratatui::try_restore();
     for feed in feeds {
         feed.abort();
     }

@@ -347,6 +347,9 @@ async fn without_an_answer_it_says_why_and_what_to_try() {
     let missing = run("there");
     assert!(missing.code == Some(2) && missing.err.contains("nats context ls"), "{}", missing.err);
     assert_eq!(run("../here").code, Some(2));
+    std::fs::write(contexts.join("list.json"), "[]").unwrap();
+    let list = run("list");
+    assert!(list.code == Some(2) && list.err.contains("list.json is no context"), "{}", list.err);
 }
 
 #[test]
@@ -535,15 +538,18 @@ async fn an_editor_needs_somebody_to_say_yes() {
     let hub = Hub::fresh().await;
     let program = Program::of(&hub);
     hub.ask("config.set.tick", json!({"config": {"n": 5}})).await;
-    let edited = said(program.command(&["config", "edit", "tick"]).env("EDITOR", "sed -i s/5/9/").output().unwrap());
+    let drafts = tempfile::tempdir().unwrap();
+    let mut edit = program.command(&["config", "edit", "tick"]);
+    let edited = said(edit.env("TMPDIR", drafts.path()).env("EDITOR", "sed -i s/5/9/").output().unwrap());
     assert_eq!(edited.code, Some(1));
     let last = "central-hub: nothing was published: there is no terminal to ask on; --yes publishes without asking";
     assert_eq!(edited.err.matches("published").count(), 1, "it is said once: {}", edited.err);
-    assert!(edited.err.ends_with(&format!("{last}\n")), "{}", edited.err);
+    assert!(edited.err.contains(&format!("\n{last}; your text is kept in ")), "{}", edited.err);
     let refused = said(
         program
             .command(&["config", "edit", "tick", "--yes"])
             .env("EDITOR", r#"sed -i 's/"n": 5/"token": "abc"/'"#)
+            .env("TMPDIR", drafts.path())
             .output()
             .unwrap(),
     );
@@ -551,4 +557,171 @@ async fn an_editor_needs_somebody_to_say_yes() {
     let none = program.run(&["config", "edit", "tick"]);
     assert!(none.code == Some(1) && none.err.contains("set EDITOR"), "{}", none.err);
     assert_eq!(hub.ask("config.get.tick", "").await["config"], json!({"n": 5}));
+}
+
+#[tokio::test]
+async fn what_would_be_altered_on_its_way_is_refused() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tick.json").display().to_string();
+    let at_path = format!("@{path}");
+    let in_folder = folder.path().display().to_string();
+    for (text, rule) in [
+        (r#"{"a":1,"a":2}"#, "/a stands twice in its object"),
+        (r#"{"a":[12345678901234567890123]}"#, "/a/0 a number must fit"),
+        (r#"{"a":0.12345678901234567890123}"#, "/a a number must fit"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        for args in [
+            &["config", "set", "tick", text][..],
+            &["config", "set", "tick", &at_path],
+            &["config", "patch", "tick", text],
+            &["config", "validate", "tick", text],
+            &["config", "schema", "set", "tick", text],
+            &["config", "import", &in_folder],
+        ] {
+            let refused = program.run(args);
+            assert!(refused.code == Some(2) && refused.err.contains(rule), "{args:?}: {}", refused.err);
+            assert!(args.contains(&text) || refused.err.contains(&path), "{args:?}: {}", refused.err);
+        }
+        let edited = said(
+            program
+                .command(&["config", "edit", "tick", "--yes"])
+                .env("EDITOR", format!("cp {path}"))
+                .env("TMPDIR", folder.path())
+                .output()
+                .unwrap(),
+        );
+        assert!(edited.code == Some(1) && edited.err.contains(rule), "{}", edited.err);
+    }
+    assert_eq!(program.json(&["config", "list"])["configs"], json!([]));
+}
+
+#[tokio::test]
+async fn no_config_moves_the_terminal() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    let content = |n: i64| json!({ "a\u{9b}2J": format!("x\u{202e}y\u{2066}{n}\u{7f}") });
+    for n in [1, 2] {
+        hub.ask("config.set.tick", json!({ "config": content(n) })).await;
+    }
+    hub.ask("config.schema.set.tick", json!({"schema": {"title": "\u{9b}2J"}})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    program.ok(&["config", "export", &path]);
+    assert_eq!(program.ok(&["config", "import", &path]), "2 unchanged, 0 changed\n", "nothing is lost");
+    std::fs::write(folder.path().join("tick.json"), content(3).to_string()).unwrap();
+    let secret = json!({ "\u{9b}2J": { "password": "hush-hush" } }).to_string();
+    hub.value_once("config", "tick", |entry| entry["version"] == 2).await;
+    let watched = program.follow(&["config", "watch", "tick", "--json"]).document();
+    assert_eq!(watched["config"], content(2));
+    for args in [
+        &["config", "get", "tick"][..],
+        &["config", "get", "tick", "--json"],
+        &["config", "schema", "get", "tick"],
+        &["config", "diff", "tick", "1"],
+        &["config", "diff", "tick", "1", "--json"],
+        &["config", "import", &path, "--dry-run"],
+        &["config", "set", "tick", &secret],
+        &["config", "set", "tick", &secret, "--json"],
+        &["config", "validate", "tick", &secret],
+    ] {
+        let said = program.run(args);
+        let shown = said.out + &said.err;
+        let stray =
+            |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+        assert!(!shown.contains(stray) && shown.contains("\\u009b"), "{args:?}: {shown:?}");
+    }
+    assert_eq!(program.json(&["config", "get", "tick"])["config"], content(2));
+}
+
+/// The files that `config edit` left in a folder for temporary ones.
+fn left_in(folder: &Path) -> Vec<std::path::PathBuf> {
+    let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path())).collect()
+}
+
+#[tokio::test]
+async fn what_was_edited_and_not_published_is_kept() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("config.set.tick", json!({"config": {"n": 5}})).await;
+    for (editor, args, code, kept) in [
+        ("sed -i s/5/9/", &["--expect-version", "7"][..], 1, true),
+        ("edit() { sed -i s/5/9/ \"$1\"; return 3; }; edit", &[], 1, true),
+        ("false", &[], 1, false),
+        ("true", &[], 0, false),
+        ("sed -i s/5/6/", &[], 0, false),
+    ] {
+        let drafts = tempfile::tempdir().unwrap();
+        let mut edit = program.command(&[&["config", "edit", "tick", "--yes"], args].concat());
+        let edited = said(edit.env("EDITOR", editor).env("TMPDIR", drafts.path()).output().unwrap());
+        assert_eq!(edited.code, Some(code), "{editor}: {}", edited.err);
+        let left = left_in(drafts.path());
+        assert_eq!(left.len(), usize::from(kept), "{editor}: {left:?}");
+        for file in left {
+            assert!(edited.err.contains(&format!("your text is kept in {}", file.display())), "{}", edited.err);
+            assert!(std::fs::read_to_string(file).unwrap().contains('9'));
+        }
+        assert_eq!(std::fs::read_dir(drafts.path()).unwrap().count(), usize::from(kept), "{editor}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_while_the_editor_is_open() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("config.set.tick", json!({"config": {"n": 5}})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (open, close) = (folder.path().join("open"), folder.path().join("close"));
+    let editor = format!(
+        "edit() {{ touch {}; while ! [ -e {} ]; do sleep 0.05; done; sed -i s/5/9/ \"$1\"; }}; edit",
+        open.display(),
+        close.display()
+    );
+    for (signals, code) in [(&["INT", "QUIT"][..], 0), (&["TERM"], 143), (&["HUP"], 129)] {
+        let drafts = tempfile::tempdir().unwrap();
+        let _ = std::fs::remove_file(&open);
+        let _ = std::fs::remove_file(&close);
+        let mut edit = program.command(&["config", "edit", "tick", "--yes"]);
+        edit.env("EDITOR", &editor).env("TMPDIR", drafts.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = edit.spawn().unwrap();
+        eventually(SOON, || std::future::ready(open.exists().then_some(()).ok_or("no editor"))).await;
+        for signal in signals {
+            let sent = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status().unwrap();
+            assert!(sent.success());
+        }
+        if code == 0 {
+            std::fs::write(&close, "").unwrap();
+        }
+        let edited = said(process.wait_with_output().unwrap());
+        assert_eq!(edited.code, Some(code), "{signals:?}: {}", edited.err);
+        assert_eq!(std::fs::read_dir(drafts.path()).unwrap().count(), 0, "{signals:?}");
+    }
+    assert_eq!(hub.ask("config.get.tick", "").await["config"], json!({"n": 9}));
+}
+
+#[tokio::test]
+async fn an_export_writes_and_an_import_reads_its_own_files_only() {
+    let hub = Hub::fresh().await;
+    let program = Program::of(&hub);
+    hub.ask("config.set.tick", json!({"config": {"n": 5}})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let other = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(other.path(), folder.path().join("tick.json.new")).unwrap();
+    program.ok(&["config", "export", &path]);
+    assert_eq!(std::fs::read_to_string(other.path()).unwrap(), "", "a link isn't followed");
+    assert!(read(folder.path(), "tick.json").contains('5'));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+
+    let odd = folder.path().join("odd.json");
+    std::fs::create_dir(&odd).unwrap();
+    let refused = program.run(&["config", "import", &path]);
+    assert!(refused.code == Some(2) && refused.err.contains("odd.json can't be read: it is no"), "{}", refused.err);
+    std::fs::remove_dir(&odd).unwrap();
+    assert!(Command::new("mkfifo").arg(&odd).status().unwrap().success());
+    let refused = program.run(&["config", "import", &path]);
+    assert!(refused.code == Some(2) && refused.err.contains("odd.json can't be read: it is no"), "{}", refused.err);
 }

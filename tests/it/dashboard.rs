@@ -116,3 +116,21 @@ async fn the_fleet_is_shown_live_and_the_keys_work() {
     let status = eventually(SOON, || std::future::ready(top.child.try_wait().unwrap())).await;
     assert!(status.success(), "{status:?}");
 }
+
+#[tokio::test]
+async fn a_signal_gives_the_terminal_back() {
+    let hub = Hub::fresh().await;
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let mut top = Top::start(&hub);
+        top.shows(&["1 service"]).await;
+        assert!(top.screen.lock().unwrap().screen().alternate_screen());
+        let pid = top.child.process_id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let status = eventually(SOON, || std::future::ready(top.child.try_wait().unwrap().ok_or("it runs"))).await;
+        assert_eq!(status.exit_code(), code, "{signal}");
+        eventually(SOON, || async {
+            if top.screen.lock().unwrap().screen().alternate_screen() { Err(top.text()) } else { Ok(()) }
+        })
+        .await;
+    }
+}

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{WriteArgs, all, diff, pretty_json};
+use super::{WriteArgs, all, diff, pretty_json, strict};
 use crate::cli::session::{Failure, HubArgs, Session};
 use crate::domain::name::ServiceName;
 use crate::nats::BadOption;
@@ -130,7 +130,7 @@ pub async fn export(args: ExportArgs, hub: &HubArgs) -> Result<(), Failure> {
         let wanted = [(false, kept.config.as_ref().map(|map| Value::Object(map.clone()))), (true, kept.schema.clone())];
         for (schema, value) in wanted {
             let path = path_of(&args.folder, service, schema);
-            let before = std::fs::read_to_string(&path).ok();
+            let before = read_file(&path).ok();
             let what = if schema { "schema" } else { "config" };
             let action = match (value.map(|value| pretty_json(&value)), before) {
                 (Some(text), Some(before)) if text == before => "unchanged",
@@ -158,11 +158,29 @@ pub async fn export(args: ExportArgs, hub: &HubArgs) -> Result<(), Failure> {
     report(&session, &steps, &[], false)
 }
 
-/// A reader never sees half a file.
-fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
-    let scratch = path.with_extension("json.new");
-    std::fs::write(&scratch, text)?;
-    std::fs::rename(&scratch, path)
+/// A reader never sees half a file; and nobody who may write to the folder makes this write to another one: the scratch
+/// file is new, by a name that can't be foreseen.
+fn write_atomically(path: &Path, text: &str) -> Result<(), Failure> {
+    let scratch = path.with_extension(format!("{}.new", nuid::next()));
+    let mut options = std::fs::OpenOptions::new();
+    let made = options.write(true).create_new(true).open(&scratch);
+    let written = made.and_then(|mut file| {
+        let moved = file.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&scratch, path));
+        moved.inspect_err(|_| drop(std::fs::remove_file(&scratch)))
+    });
+    written.map_err(|error| Failure::NoAnswer(format!("{} can't be written: {error}", path.display())))
+}
+
+/// The text of a regular file. Others are refused, and not waited for as a pipe without a writer would be.
+fn read_file(path: &Path) -> std::io::Result<String> {
+    use rustix::fs::OFlags;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    std::io::read_to_string(file)
 }
 
 fn files_in(folder: &Path) -> Result<Vec<(ServiceName, bool)>, Failure> {
@@ -184,17 +202,14 @@ fn read_folder(folder: &Path, only: &[ServiceName]) -> Result<BTreeMap<ServiceNa
             continue;
         }
         let path = path_of(folder, &service, schema);
-        let text = std::fs::read_to_string(&path)?;
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|error| BadOption(format!("{} is no JSON: {error}; nothing was changed", path.display())))?;
+        let name = path.display().to_string();
+        let unchanged = |BadOption(text)| BadOption(text + "; nothing was changed");
+        let text = read_file(&path).map_err(|error| unchanged(BadOption(format!("{name} can't be read: {error}"))))?;
         let entry = kept.entry(service).or_default();
-        match (schema, value) {
-            (true, value) => entry.schema = Some(value),
-            (false, Value::Object(config)) => entry.config = Some(config),
-            (false, _) => {
-                let text = format!("{} must hold a JSON object; nothing was changed", path.display());
-                return Err(BadOption(text).into());
-            }
+        if schema {
+            entry.schema = Some(strict::schema(&name, &text).map_err(unchanged)?);
+        } else {
+            entry.config = Some(strict::object(&name, &text).map_err(unchanged)?);
         }
     }
     Ok(kept)
