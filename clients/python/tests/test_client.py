@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from servers import eventually, unique
 
@@ -117,6 +119,8 @@ async def test_heartbeats_in_the_background(hub: CentralHubClient, service: str)
         state["beats"] = int(state["beats"]) + 1
         if state["beats"] == 3:
             raise RuntimeError("a gauge that fails doesn't end the heartbeats")
+        if state["beats"] == 4:
+            raise asyncio.CancelledError("nor does one that seems to cancel them")
         return {"beats": float(state["beats"])}
 
     hub.start_heartbeats(service, status=lambda: str(state["status"]), metrics=metrics)

@@ -14,7 +14,6 @@ import pytest
 from servers import eventually
 
 from central_hub import CentralHubClient, ConfigAPI, ConfigClient
-from central_hub.entries import Position
 
 
 @pytest.fixture
@@ -351,26 +350,58 @@ async def test_a_missed_push_is_found_by_the_second_look(
         await eventually(lambda: client.config == {"n": 2}, 5)
 
 
-@pytest.mark.parametrize("failure", [asyncio.CancelledError, SystemExit, KeyboardInterrupt, StopIteration])
+class Ended(BaseException):
+    """What an application may raise and `except Exception` doesn't see."""
+
+
+_ENDINGS = [asyncio.CancelledError, GeneratorExit, Ended]
+
+
+@pytest.mark.parametrize(
+    ("way", "failure"),
+    [
+        *(("function", failure) for failure in [*_ENDINGS, SystemExit, KeyboardInterrupt, StopIteration]),
+        *((way, failure) for way in ("coroutine", "function that gives a coroutine") for failure in _ENDINGS),
+    ],
+)
 async def test_whatever_a_callback_raises_is_a_refusal(
-    url: str, service: str, api: ConfigAPI, failure: type[BaseException]
+    url: str, service: str, api: ConfigAPI, way: str, failure: type[BaseException]
 ) -> None:
-    def raises(config: dict[str, Any]) -> None:
-        if config["n"] == 1:
+    def check(config: dict[str, Any]) -> None:
+        if config["n"] == 2:
             raise failure
 
-    async def raises_in_the_loop(config: dict[str, Any]) -> None:
-        if config["n"] == 2:
-            raise asyncio.CancelledError
+    async def check_in_the_loop(config: dict[str, Any]) -> None:
+        check(config)
 
-    async with ConfigClient(service) as client:
-        await client.watch_config(raises)
-        await client.watch_config(raises_in_the_loop)
-        for n in (1, 2):
-            await api.update_config(service, {"n": n})
-            await eventually(lambda n=n: client._layers.seen == Position(client._layers.seen.epoch, n) and client.error)
+    ways: dict[str, Any] = {
+        "function": check,
+        "coroutine": check_in_the_loop,
+        "function that gives a coroutine": lambda config: check_in_the_loop(config),
+    }
+    async with ConfigClient(service, validate=ways[way]) as client:
+        await client.watch_config(ways[way])
+        await api.update_config(service, {"n": 1})
+        await eventually(lambda: client.config == {"n": 1})
+        await api.update_config(service, {"n": 2})
+        await eventually(lambda: client.error)
+        assert client.config == {"n": 1}
         await api.update_config(service, {"n": 3})
         await eventually(lambda: client.config == {"n": 3})
+        assert client.error is None
+
+
+async def test_a_refusal_that_cannot_be_put_into_words(url: str, service: str, api: ConfigAPI) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def check(config: dict[str, Any]) -> None:
+        raise Mute
+
+    async with ConfigClient(service, validate=check) as client:
+        await api.update_config(service, {"n": 1})
+        await eventually(lambda: client.error == "Mute: it can't be put into words")
 
 
 async def test_closing_is_always_possible(url: str, service: str) -> None:

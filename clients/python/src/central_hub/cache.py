@@ -85,8 +85,7 @@ class LastGood:
     def read(self) -> Entry | None:
         """What the file holds; ``None``, with a warning, when it can't be read."""
         try:
-            with self.path.open("rb") as file:
-                found = read_file_text(self._service_name, file.read(MAX_TEXT + 1))
+            found = self._found()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -122,10 +121,15 @@ class LastGood:
 
     def _kept(self) -> Entry | None:
         try:
-            found = read_file_text(self._service_name, self.path.read_bytes())
+            found = self._found()
         except OSError:
             return None
         return None if isinstance(found, str) else found
+
+    def _found(self) -> Entry | str:
+        """What lies there, or why it can't be read. Of what is too large only as much is read as shows that."""
+        with open(self.path, "rb", opener=_open_at_once) as file:
+            return read_file_text(self._service_name, file.read(MAX_TEXT + 1) or b"")
 
     def _replace(self, text: str) -> None:
         """Whoever reads sees the old file or the new one, also after a loss of power."""
@@ -153,7 +157,14 @@ class LastGood:
         if fcntl is None:  # pragma: no cover
             yield
             return
-        with open(os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)) as lock:
+        flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(f"{self.path}.lock", flags, 0o600)
+        except OSError:
+            # As where locks don't work: a link in its place isn't followed, nor is it a reason to keep nothing.
+            yield
+            return
+        with open(descriptor) as lock:
             deadline = time.monotonic() + _LOCK_PATIENCE
             while True:
                 try:
@@ -167,3 +178,8 @@ class LastGood:
                 else:
                     break
             yield
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens it without waiting for somebody who writes, should a pipe lie there."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -7,9 +7,11 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from .waiting import within
+from .waiting import see
+
+T = TypeVar("T")
 
 Callback = Callable[[dict[str, Any]], Awaitable[Any] | Any]
 """Gets a config, a copy of its own. Raising refuses it."""
@@ -32,30 +34,65 @@ class Runner:
         self._stuck: asyncio.Future[Any] | None = None
 
     async def call(self, callback: Callback, config: dict[str, Any]) -> None:
-        """Raises whatever the callback raises, and `CallbackTimeout` when it takes longer than the limit."""
+        """Raises what the callback raises, and `CallbackTimeout` when it takes longer than the limit.
+
+        What the callback raises arrives as an `Exception`, whatever it was: `CancelledError` means that the caller
+        himself is cancelled.
+        """
         if self._stuck is not None:
             await asyncio.wait({self._stuck})
             self._stuck = None
         if _is_coroutine_function(callback):
-            running: asyncio.Future[Any] = asyncio.ensure_future(callback(config))
+            result = await self._outcome(asyncio.ensure_future(_called(callback, config)))
         else:
-            running = _in_thread(callback, config)
+            result = await self._outcome(_in_thread(callback, config))
+        if inspect.isawaitable(result):
+            await self._outcome(asyncio.ensure_future(_awaited(result)))
+
+    async def _outcome(self, running: asyncio.Future[Any]) -> Any:
+        running.add_done_callback(see)
         try:
+            # Raises nothing of the application's: that stays in `running`.
             done, _ = await asyncio.wait({running}, timeout=self._limit)
         except asyncio.CancelledError:
             running.cancel()
             raise
         if not done:
-            if _is_coroutine_function(callback):
+            if isinstance(running, asyncio.Task):
                 running.cancel()
             else:
                 self._stuck = running
             raise CallbackTimeout(f"the callback took longer than {self._limit:g} s")
         if running.cancelled():
             raise CallbackTimeout("the callback was cancelled")
-        result = running.result()
-        if inspect.isawaitable(result):
-            await within(self._limit, _awaited(result))
+        error = running.exception()
+        if error is not None:
+            raise _refusal(error)
+        return running.result()
+
+
+def ask(function: Callable[..., T], *arguments: Any) -> T:
+    """Calls a function of the application that returns at once, on the event loop.
+
+    Raises what it raises, as an `Exception`, but for what is meant to end the program.
+    """
+    try:
+        return function(*arguments)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: BaseException) -> Exception:
+    """What would end the task that judges, or can't be held by a future, is a refusal like any other."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(type(error).__name__)
+
+
+async def _called(callback: Callback, config: dict[str, Any]) -> Any:
+    return await callback(config)
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
@@ -71,7 +108,7 @@ def _in_thread(callback: Callback, config: dict[str, Any]) -> asyncio.Future[Any
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
-    def settle(result: Any, error: BaseException | None) -> None:
+    def settle(result: Any, error: Exception | None) -> None:
         if future.done():
             return
         if error is None:
@@ -84,9 +121,7 @@ def _in_thread(callback: Callback, config: dict[str, Any]) -> asyncio.Future[Any
         try:
             result = callback(config)
         except BaseException as raised:
-            # What would end the loop, or can't be held by a future, is a refusal like any other.
-            plain = isinstance(raised, Exception) and not isinstance(raised, StopIteration)
-            error = raised if plain else RuntimeError(type(raised).__name__)
+            error = _refusal(raised)
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
             loop.call_soon_threadsafe(settle, result, error)
 

@@ -331,7 +331,11 @@ class ConfigClient(Closing):
     def _reason(self, error: Exception, resolved: Resolved) -> str:
         """Why it was refused, for people, without the secrets that the environment put in."""
         name = "" if isinstance(error, UnresolvedReferences) else f"{type(error).__name__}: "
-        return resolved.scrub(f"{name}{error}").replace("\0", "")[:_ERROR_CHARS]
+        try:
+            text = str(error)
+        except Exception:
+            text = "it can't be put into words"
+        return resolved.scrub(f"{name}{text}").replace("\0", "")[:_ERROR_CHARS]
 
     def _what_runs(self) -> str:
         position = self.position

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .backoff import Backoff
+from .callbacks import ask
 from .connection import Connection
 from .errors import CentralHubError
 from .waiting import happens, lasting, stop
@@ -129,7 +130,7 @@ class ServicesView:
             return
         service_name, _, instance_id = key.partition(".")
         try:
-            self._on_change(service_name, instance_id, None if record is None else dict(record))
+            ask(self._on_change, service_name, instance_id, None if record is None else dict(record))
         except Exception:
             log.exception("on_change of the services' view")
 

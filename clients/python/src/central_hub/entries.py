@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 MAX_TEXT = 8 * 1024 * 1024
 """Bytes of a value at the most. The hub's limit is far below; what is larger was forged."""
 
+FORGED = 1 << 53
+"""An epoch or a revision from here on can only be forged. The hub doesn't count that far and overtakes no such claim:
+who took it would refuse the truth for good."""
+
 
 @dataclass(frozen=True, order=True)
 class Position:
@@ -73,7 +77,7 @@ def _entry(epoch: Any, value: dict[str, Any], canary: bool = False) -> Entry | N
     # A config that isn't there at all is no tombstone.
     config = value.get("config", ...)
     is_tombstone = config is None
-    if not (_is_count(epoch) and _is_count(revision)) or not (checksum is None or isinstance(checksum, str)):
+    if not (_is_place(epoch) and _is_place(revision)) or not (checksum is None or isinstance(checksum, str)):
         return None
     if not (version is None if is_tombstone else _is_count(version) and isinstance(config, dict)):
         return None
@@ -82,3 +86,7 @@ def _entry(epoch: Any, value: dict[str, Any], canary: bool = False) -> Entry | N
 
 def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_place(value: Any) -> TypeGuard[int]:
+    return _is_count(value) and value < FORGED

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .backoff import Backoff
+from .callbacks import ask
 from .calls import Calls, given
 from .errors import HubError, HubUnavailable, Internal, NotRegistered, Overloaded, StaleIncarnation, StoreUnavailable
 from .names import fresh_instance
@@ -178,7 +179,7 @@ class Registration:
     async def _keep_beating(self, status: Status | None, metrics: Metrics | None) -> None:
         while True:
             try:
-                await self.beat(status() if status else None, metrics() if metrics else None)
+                await self.beat(ask(status) if status else None, ask(metrics) if metrics else None)
             except Exception:  # The application's functions, or a refusal that the next heartbeat may not meet.
                 log.exception("heartbeat of %s", self.service_name)
             # A little early, at random: a fleet that started together spreads out, and the timeout is never near.

@@ -32,7 +32,7 @@ async def happens(event: asyncio.Event, timeout: float | None) -> bool:
 async def within(timeout: float | None, call: Coroutine[Any, Any, T]) -> T:
     """What the call gives; cancels it and raises `TimeoutError` when it takes longer than ``timeout`` seconds."""
     task = asyncio.ensure_future(call)
-    task.add_done_callback(_see)
+    task.add_done_callback(see)
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout)
     except asyncio.CancelledError:
@@ -47,28 +47,45 @@ async def within(timeout: float | None, call: Coroutine[Any, Any, T]) -> T:
 async def apart(call: Coroutine[Any, Any, T]) -> T:
     """What a call of nats-py gives. Who is cancelled stops waiting at once; the call itself goes on to its own end."""
     task = asyncio.ensure_future(call)
-    task.add_done_callback(_see)
+    task.add_done_callback(see)
     return await asyncio.shield(task)
 
 
-def _see(task: asyncio.Future[Any]) -> None:
-    """Has no exception logged that nobody waits for any more."""
+def see(task: asyncio.Future[Any]) -> None:
+    """A callback for the end of a task: has no exception logged that nobody waits for any more."""
     if not task.cancelled():
         task.exception()
 
 
+class _Lasting(asyncio.Task[None]):
+    """Knows whether it is itself what is cancelled; `cancelling` only comes with Python 3.11."""
+
+    is_stopped = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        self.is_stopped = True
+        return super().cancel(msg)
+
+
 def lasting(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
-    """A task that does the work until it is cancelled or ends by itself. A defect is logged, and doesn't end it."""
+    """A task that does the work until it is cancelled or ends by itself. A defect is logged, and doesn't end it: nor
+    does the cancellation of something that the work waits for."""
 
     async def run() -> None:
         while True:
             try:
                 return await work()
-            except Exception:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                # The program ends, or its loop did.
+                raise
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and task.is_stopped:
+                    raise
                 log.exception("%s failed; it is begun again", name)
                 await asyncio.sleep(1)
 
-    return asyncio.get_running_loop().create_task(run(), name=f"central-hub: {name}")
+    task = _Lasting(run(), loop=asyncio.get_running_loop(), name=f"central-hub: {name}")
+    return task
 
 
 async def stop(*tasks: asyncio.Future[Any] | None) -> None:
@@ -80,4 +97,4 @@ async def stop(*tasks: asyncio.Future[Any] | None) -> None:
             task.cancel()
         over, running = await asyncio.wait(running, timeout=_LOST)
         for task in over:
-            _see(task)
+            see(task)
