@@ -7,7 +7,7 @@ SHELL := bash
 CARGO ?= cargo
 
 # Each test has processes and servers of its own: more at a time starve each other.
-export RUST_TEST_THREADS ?= 3
+export RUST_TEST_THREADS ?= 2
 
 # Runs a command and returns only when every process that it started is gone, with the command's exit code. All of them
 # inherit descriptor 9, the write end of a pipe; its reader, which no Ctrl-C ends, reads to when the last one has ended.

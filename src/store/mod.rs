@@ -192,10 +192,15 @@ impl Store {
     async fn connection(&self) -> Result<Object, StoreError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => StoreError::while_connecting(error),
-            // Others hold them all. Postgres isn't what is missing, unless it served none of those in all the time they had.
-            PoolError::Timeout(TimeoutType::Wait) if self.silence() < TX_TIMEOUT + CONNECT_TIMEOUT => StoreError::Busy,
+            PoolError::Timeout(TimeoutType::Wait) => self.waited_in_vain(),
             other => StoreError::unavailable(other),
         })
+    }
+
+    /// Why nothing was free for [`CONNECT_TIMEOUT`]: others have it all, or Postgres served nobody in all that time. (The
+    /// replicas ask it something every second, whatever else there is to do.)
+    fn waited_in_vain(&self) -> StoreError {
+        if self.silence() < CONNECT_TIMEOUT { StoreError::Busy } else { StoreError::TimedOut }
     }
 
     /// Runs `work` on `input` in a transaction and commits it. It starts over, a bounded number of times, where Postgres

@@ -9,7 +9,6 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::{CONNECT_TIMEOUT, Params, Store, StoreError, TX_TIMEOUT};
-use crate::wire::Error;
 
 /// How many may read at once, of so many connections: the others are left to what can't wait, heartbeats before all.
 pub(super) fn turns(connections: usize) -> usize {
@@ -20,11 +19,11 @@ impl Store {
     /// Waits for a turn to read what may be long; it ends when this is dropped.
     ///
     /// # Errors
-    /// [`crate::wire::ErrorCode::Overloaded`] when too many read.
+    /// [`StoreError::Busy`] when too many read.
     pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
         match timeout(CONNECT_TIMEOUT, self.reading.acquire()).await {
             Ok(turn) => turn.map_err(StoreError::unavailable),
-            Err(_) => Err(Error::overloaded().into()),
+            Err(_) => Err(self.waited_in_vain()),
         }
     }
 
