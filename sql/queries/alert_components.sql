@@ -1,5 +1,7 @@
 -- Infrastructure components that aren't well, or flap: as in alert_services.sql. What can't be checked is taken for healthy.
-WITH change AS (
+WITH told AS (
+    SELECT name FROM hub_alerts WHERE resolved_at IS NULL AND kind = 'flapping'
+), change AS (
     SELECT name, status, at, at - lag(at, 2) OVER (PARTITION BY name ORDER BY at, id) AS three_take
     FROM status_transitions
     WHERE subject = 'component' AND status_rank(status) IS NOT NULL AND status_rank(previous) IS NOT NULL
@@ -10,7 +12,8 @@ WITH change AS (
            max(status_rank(status)) FILTER (WHERE at > now() - $1 * interval '1 second') AS worst
     FROM change
     GROUP BY name
-    HAVING max(at) > now() - $1 * interval '1 second' AND bool_or(three_take <= $1 * interval '1 second')
+    HAVING max(at) > now() - $1 * interval '1 second'
+       AND bool_or(three_take <= $1 * interval '1 second' AND (at > now() - $1 * interval '1 second' OR name IN (TABLE told)))
 )
 SELECT c.component_name AS service_name, c.kind, c.critical, c.error_message, f.changes,
        status_rank(c.status) AS rank,

@@ -1,7 +1,10 @@
 -- Services of which an instance in use isn't well, or flaps: changed its status three times within a window of $1 seconds,
--- in the last two windows, and once in the last one. What flaps and hasn't had its status for $2 seconds is healthy at
--- the least (least_…), and at the most (most_…) as it was at its worst within the window. Of ids the first $3.
-WITH change AS (
+-- the third time in the last window; where an alert tells of it already, in the last two, and once in the last. What flaps
+-- and hasn't had its status for $2 seconds is healthy at the least (least_…), and at the most (most_…) as it was at its
+-- worst within the window. Of ids the first $3.
+WITH told AS (
+    SELECT name FROM hub_alerts WHERE resolved_at IS NULL AND kind = 'flapping'
+), change AS (
     SELECT name, instance_id, status, at,
            at - lag(at, 2) OVER (PARTITION BY name, instance_id ORDER BY at, id) AS three_take
     FROM status_transitions
@@ -13,7 +16,8 @@ WITH change AS (
            max(status_rank(status)) FILTER (WHERE at > now() - $1 * interval '1 second') AS worst
     FROM change
     GROUP BY name, instance_id
-    HAVING max(at) > now() - $1 * interval '1 second' AND bool_or(three_take <= $1 * interval '1 second')
+    HAVING max(at) > now() - $1 * interval '1 second'
+       AND bool_or(three_take <= $1 * interval '1 second' AND (at > now() - $1 * interval '1 second' OR name IN (TABLE told)))
 ), troubled AS MATERIALIZED (
     SELECT service_name FROM service_registry WHERE status <> 'healthy' AND NOT draining
     UNION

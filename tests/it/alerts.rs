@@ -274,6 +274,25 @@ async fn what_flaps_is_told_once() {
     assert!(told.len() <= 4 + 2 * 3, "{changes} changes were told as {told:?}");
 }
 
+/// What changed three times a while ago, and was told of and over since, doesn't flap because it changes once more.
+#[tokio::test]
+async fn one_change_long_after_others_is_no_flapping() {
+    let hub = Hub::fresh().await;
+    unprobed(&hub).await;
+    register(&hub, "a", "i", json!([])).await;
+    // Within the two windows of 300 s before now, and not within the last one.
+    let earlier = "INSERT INTO status_transitions (subject, name, instance_id, previous, status, at, until)
+        SELECT 'instance', 'a', 'i', 'healthy', 'down', now() - g * interval '1 second', now()
+        FROM generate_series(400, 403) AS g";
+    hub.database().await.batch_execute(earlier).await.unwrap();
+    says(&hub, "a", "i", "degraded").await;
+    active_once(&hub, &["warning service/degraded a"]).await;
+    for status in ["healthy", "degraded"] {
+        says(&hub, "a", "i", status).await;
+    }
+    active_once(&hub, &["warning liveness/flapping a", "warning service/degraded a"]).await;
+}
+
 /// Flapping holds back, and doesn't hide: what stays down is told.
 #[tokio::test]
 async fn what_flapped_and_stays_down_is_told() {
