@@ -6,13 +6,14 @@ WITH told AS (
     SELECT name FROM hub_alerts WHERE resolved_at IS NULL AND kind = 'flapping'
 ), change AS (
     SELECT name, instance_id, status, at,
-           at - lag(at, 2) OVER (PARTITION BY name, instance_id ORDER BY at, id) AS three_take
+           at - lag(at, 2) OVER (PARTITION BY name, instance_id ORDER BY at, id) AS three_take,
+           max(at) OVER (PARTITION BY name, instance_id) AS last
     FROM status_transitions
     WHERE subject = 'instance' AND previous IS NOT NULL AND status <> 'gone'
       AND at > now() - 2 * $1::double precision * interval '1 second'
 ), flapping AS MATERIALIZED (
     SELECT name, instance_id,
-           count(*) FILTER (WHERE at > now() - $1 * interval '1 second') AS changes,
+           count(*) FILTER (WHERE at > last - $1 * interval '1 second') AS changes, max(at) AS last_change,
            max(status_rank(status)) FILTER (WHERE at > now() - $1 * interval '1 second') AS worst
     FROM change
     GROUP BY name, instance_id
@@ -23,7 +24,7 @@ WITH told AS (
     UNION
     SELECT name FROM flapping
 ), instance AS (
-    SELECT r.service_name, r.instance_id, f.changes, status_rank(r.status) AS rank,
+    SELECT r.service_name, r.instance_id, f.changes, f.last_change, status_rank(r.status) AS rank,
            CASE WHEN f.changes IS NULL OR r.status_since < now() - $2::double precision * interval '1 second'
                 THEN status_rank(r.status) ELSE 1 END AS least,
            greatest(status_rank(r.status), f.worst) AS most
@@ -38,7 +39,7 @@ SELECT service_name, count(*) AS in_use,
        count(*) FILTER (WHERE rank = 3) AS down, count(*) FILTER (WHERE rank = 2) AS degraded,
        count(*) FILTER (WHERE least = 3) AS least_down, count(*) FILTER (WHERE least = 2) AS least_degraded,
        count(*) FILTER (WHERE most = 3) AS most_down, count(*) FILTER (WHERE most = 2) AS most_degraded,
-       count(changes) AS flapping, coalesce(max(changes), 0) AS changes,
+       count(changes) AS flapping, max(changes) AS changes, max(last_change) AS last_change,
        (array_agg(instance_id) FILTER (WHERE rank = 3))[1:$3] AS down_ids,
        (array_agg(instance_id) FILTER (WHERE rank = 2))[1:$3] AS degraded_ids,
        (array_agg(instance_id) FILTER (WHERE changes IS NOT NULL))[1:$3] AS flapping_ids

@@ -1,13 +1,14 @@
 //! What alerts are decided by, read in one snapshot.
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::registry::service_in;
 use super::row::{Columns as _, readable};
 use super::{Store, StoreError, Tx, object, sql};
 use crate::domain::alert::Kind;
-use crate::domain::alert::facts::{Active, Component, Config, Facts, Hold, Service, Tally};
+use crate::domain::alert::facts::{Active, Changes, Component, Config, Facts, Hold, Service, Tally};
 use crate::domain::name::InstanceId;
 use crate::domain::settings::Settings;
 use crate::domain::status::Status;
@@ -82,7 +83,7 @@ fn service_from(row: &Row) -> Result<Service, StoreError> {
         least: tally("least_down", "least_degraded")?,
         most: tally("most_down", "most_degraded")?,
         flapping: row.read("flapping")?,
-        changes: row.read("changes")?,
+        changes: changes_in(row)?,
         down_ids: ids_in(row, "down_ids")?,
         degraded_ids: ids_in(row, "degraded_ids")?,
         flapping_ids: ids_in(row, "flapping_ids")?,
@@ -104,9 +105,14 @@ fn component_from(row: &Row) -> Result<Component, StoreError> {
         now: status("rank")?,
         least: status("least")?,
         most: status("most")?,
-        flapping: row.read("changes")?,
+        flapping: changes_in(row)?,
         error: row.read("error_message")?,
     })
+}
+
+fn changes_in(row: &Row) -> Result<Option<Changes>, StoreError> {
+    let (count, last): (Option<i64>, Option<OffsetDateTime>) = (row.read("changes")?, row.read("last_change")?);
+    Ok(count.zip(last).map(|(count, last)| Changes { count, last }))
 }
 
 fn config_from(row: &Row) -> Result<Config, StoreError> {

@@ -7,8 +7,9 @@ use super::facts::{Facts, Trouble};
 use crate::domain::dependency::Graph;
 use crate::domain::name::ServiceName;
 
-/// How likely a failing node is a cause: the worse it is; then, what is infrastructure; then, what is critical.
-type Likelihood = (Trouble, bool, bool);
+/// How likely a failing node is a cause: the worse it is; then, what fails right now; then, what is infrastructure; then,
+/// what is critical.
+type Likelihood = (Trouble, bool, bool, bool);
 
 /// Causes by the trouble that they explain: what is down is not explained by what is only degraded.
 pub(super) struct Blame<'a> {
@@ -30,22 +31,22 @@ impl<'a> Blame<'a> {
             }
         };
         for service in &facts.services {
-            if let Some(trouble) = trouble_of_service(service) {
-                note(&service.name, (trouble, false, false));
+            if let Some((trouble, now)) = trouble_of_service(service) {
+                note(&service.name, (trouble, now, false, false));
             }
         }
         for name in &facts.lost {
-            note(name, (Trouble::Down, false, false));
+            note(name, (Trouble::Down, true, false, false));
         }
         for component in &facts.components {
-            if let Some(trouble) = trouble_of_component(component) {
-                note(&component.name, (trouble, true, component.critical));
+            if let Some((trouble, now)) = trouble_of_component(component) {
+                note(&component.name, (trouble, now, true, component.critical));
             }
         }
         // What is over just now was failing a moment ago.
         for alert in facts.active.iter().chain(&facts.recovered) {
             if let Some(trouble) = alert.trouble_as_a_whole() {
-                note(&alert.name, (trouble, false, false));
+                note(&alert.name, (trouble, false, false, false));
             }
         }
         let level = |least: Trouble| {
@@ -62,7 +63,7 @@ impl<'a> Blame<'a> {
 
     /// What is probably behind a finding; `None` where nothing else is.
     pub(super) fn cause(&self, finding: &Finding) -> Option<ServiceName> {
-        let trouble = finding.kind.trouble()?;
+        let trouble = finding.trouble()?;
         let (_, level) = self.levels.iter().find(|(explains, _)| *explains == trouble)?;
         let node = self.graph.node(&finding.name)?;
         let cause = self.graph.cause_of(node, &level.failing, &level.causes)?;

@@ -1,6 +1,8 @@
 //! What facts call for.
 
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::facts::{Component, Config, Facts, Hold, Service, Tally, Trouble};
 use super::{Case, Kind};
@@ -22,14 +24,16 @@ pub(super) struct Finding {
     pub least: Option<Case>,
     /// What they allow at the most: it need not end.
     pub most: Option<Case>,
-    /// What is to be said; `None` when nothing is the matter right now.
-    pub said: Option<Said>,
+    /// Whether it is so right now. While something flaps, an alert may go on without.
+    pub now: bool,
+    /// What is to be said.
+    pub said: Said,
     /// What is the matter, if it is with the service or component as a whole: then others feel it.
     pub whole: Option<Trouble>,
 }
 
 /// What an alert says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Said {
     pub message: String,
     pub details: Map<String, Value>,
@@ -38,8 +42,21 @@ pub(super) struct Said {
 impl Finding {
     /// One without doubt.
     fn sure(case: Case, name: &ServiceName, message: String, details: Value) -> Self {
-        let said = Some(Said { message, details: members(details) });
-        Self { kind: case.kind(), name: name.clone(), least: Some(case), most: Some(case), said, whole: None }
+        let said = Said { message, details: members(details) };
+        Self {
+            kind: case.kind(),
+            name: name.clone(),
+            least: Some(case),
+            most: Some(case),
+            now: true,
+            said,
+            whole: None,
+        }
+    }
+
+    /// The trouble that it tells of: what flaps as a whole is as bad as it was at its worst.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.whole.or(self.kind.trouble())
     }
 }
 
@@ -57,24 +74,31 @@ pub(super) fn diagnose(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What is the matter with a service as a whole: what is with the best of its instances.
-pub(super) fn trouble_of_service(service: &Service) -> Option<Trouble> {
-    if service.now.down == service.in_use {
-        Some(Trouble::Down)
-    } else if service.now.down + service.now.degraded == service.in_use {
-        Some(Trouble::Degraded)
-    } else {
-        (service.flapping == service.in_use).then_some(Trouble::Flapping)
-    }
+/// What is the matter with a service as a whole, which is what is with the best of its instances; and whether it is so
+/// right now. What flaps is taken at its worst: who depends on it may fail at any time.
+pub(super) fn trouble_of_service(service: &Service) -> Option<(Trouble, bool)> {
+    let trouble = |tally: Tally| {
+        if tally.down == service.in_use {
+            Some(Trouble::Down)
+        } else if tally.down + tally.degraded == service.in_use {
+            Some(Trouble::Degraded)
+        } else {
+            (service.flapping == service.in_use).then_some(Trouble::Flapping)
+        }
+    };
+    let felt = trouble(service.most)?;
+    Some((felt, trouble(service.now) == Some(felt)))
 }
 
-/// What is the matter with a component.
-pub(super) fn trouble_of_component(component: &Component) -> Option<Trouble> {
-    match component.now {
+/// What is the matter with a component, as with a service.
+pub(super) fn trouble_of_component(component: &Component) -> Option<(Trouble, bool)> {
+    let trouble = |status: Status| match status {
         Status::Down => Some(Trouble::Down),
         Status::Degraded => Some(Trouble::Degraded),
         Status::Healthy => component.flapping.map(|_| Trouble::Flapping),
-    }
+    };
+    let felt = trouble(component.most)?;
+    Some((felt, trouble(component.now) == Some(felt)))
 }
 
 fn of_service(service: &Service) -> Vec<Finding> {
@@ -89,11 +113,12 @@ fn of_service(service: &Service) -> Vec<Finding> {
         degraded if degraded + tally.down == in_use => Some(Case::ServiceDegraded),
         _ => Some(Case::InstancesDegraded),
     };
-    let whole = trouble_of_service(service);
+    let whole = trouble_of_service(service).map(|(trouble, _)| trouble);
     let mut findings = Vec::new();
     if service.most.down > 0 {
         let count = service.now.down;
         let message = match down(service.now) {
+            None => flaps_but(service, "down"),
             Some(Case::ServiceDown) if in_use == 1 => format!("{name} is down: its only instance is"),
             Some(Case::ServiceDown) => format!("{name} is down: none of its {in_use} instances is up"),
             _ => some_of(service, count, &service.down_ids, ["is down", "are down"]),
@@ -104,13 +129,15 @@ fn of_service(service: &Service) -> Vec<Finding> {
             name: name.clone(),
             least: down(service.least),
             most: down(service.most),
-            said: (count > 0).then(|| Said { message, details: members(details) }),
+            now: count > 0,
+            said: Said { message, details: members(details) },
             whole: whole.filter(|whole| *whole == Trouble::Down),
         });
     }
     if [service.now, service.least, service.most].iter().any(|tally| tally.degraded > 0) {
         let count = service.now.degraded;
         let message = match degraded(service.now) {
+            None => flaps_but(service, "degraded"),
             Some(Case::ServiceDegraded) if in_use == 1 => format!("{name} is degraded: its only instance says so"),
             Some(Case::ServiceDegraded) => format!("{name} is degraded: none of its {in_use} instances is healthy"),
             _ => some_of(service, count, &service.degraded_ids, ["is degraded", "are degraded"]),
@@ -121,17 +148,19 @@ fn of_service(service: &Service) -> Vec<Finding> {
             name: name.clone(),
             least: degraded(service.least),
             most: degraded(service.most),
-            said: (count > 0).then(|| Said { message, details: members(details) }),
+            now: count > 0,
+            said: Said { message, details: members(details) },
             whole: whole.filter(|whole| *whole == Trouble::Degraded),
         });
     }
-    if service.flapping > 0 {
+    if let Some(changes) = service.changes {
         let who = some_of(service, service.flapping, &service.flapping_ids, ["flaps", "flap"]);
-        let message = format!("{who}; up to {} changes of status in a short time", service.changes);
+        let message = format!("{who}; up to {} changes of status in a short time", changes.count);
         let details = json!({
-            "flapping": service.flapping, "in_use": in_use, "instances": service.flapping_ids, "changes": service.changes,
+            "flapping": service.flapping, "in_use": in_use, "instances": service.flapping_ids,
+            "changes": changes.count, "last_change": rfc3339(changes.last),
         });
-        let whole = (service.flapping == in_use).then_some(Trouble::Flapping);
+        let whole = whole.filter(|_| service.flapping == in_use);
         findings.push(Finding { whole, ..Finding::sure(Case::Flapping, name, message, details) });
     }
     findings
@@ -160,7 +189,7 @@ fn of_component(component: &Component) -> Vec<Finding> {
     let error = component.error.as_deref().map(shortened);
     let details = json!({ "component_kind": component.kind, "critical": component.critical, "error": error });
     let why = error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-    let whole = trouble_of_component(component);
+    let whole = trouble_of_component(component).map(|(trouble, _)| trouble);
     let views = [component.now, component.least, component.most];
     let mut findings = Vec::new();
     for (kind, status, case) in [
@@ -168,21 +197,29 @@ fn of_component(component: &Component) -> Vec<Finding> {
         (Kind::ComponentDegraded, Status::Degraded, &degraded),
     ] {
         if views.contains(&status) {
+            let now = component.now == status;
+            let message = if now {
+                format!("{name} is {status}{why}")
+            } else {
+                format!("{name} flaps: it isn't {status} right now")
+            };
             findings.push(Finding {
                 kind,
                 name: name.clone(),
                 least: case(component.least),
                 most: case(component.most),
-                said: (component.now == status)
-                    .then(|| Said { message: format!("{name} is {status}{why}"), details: members(details.clone()) }),
-                whole: whole.filter(|_| component.now == status),
+                now,
+                said: Said { message, details: members(details.clone()) },
+                whole: whole.filter(|whole| Some(*whole) == kind.trouble()),
             });
         }
     }
     if let Some(changes) = component.flapping {
-        let message = format!("{name} flaps: {changes} changes of status in a short time");
-        let details = json!({ "component_kind": component.kind, "critical": component.critical, "changes": changes });
-        let whole = Some(Trouble::Flapping);
+        let message = format!("{name} flaps: {} changes of status in a short time", changes.count);
+        let details = json!({
+            "component_kind": component.kind, "critical": component.critical,
+            "changes": changes.count, "last_change": rfc3339(changes.last),
+        });
         findings.push(Finding { whole, ..Finding::sure(Case::Flapping, name, message, details) });
     }
     findings
@@ -193,7 +230,7 @@ fn of_hold(hold: &Hold) -> Finding {
         Some(service) => (service.clone(), format!("instances of {service}")),
         None => (ServiceName::fleet(), "instances of the fleet".to_owned()),
     };
-    let until = hold.until.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    let until = rfc3339(hold.until);
     let message = format!(
         "{} {whose} fell silent at once: they are marked down only if they stay silent until {until}; look at the network first",
         hold.instances
@@ -229,7 +266,8 @@ fn of_config(config: &Config) -> Vec<Finding> {
             name: name.clone(),
             least: (config.late > 0).then_some(Case::ConfigBehind),
             most: Some(Case::ConfigBehind),
-            said: Some(Said { message, details: members(details) }),
+            now: true,
+            said: Said { message, details: members(details) },
             whole: None,
         });
     }
@@ -241,6 +279,15 @@ fn some_of(service: &Service, count: i64, ids: &[InstanceId], verbs: [&str; 2]) 
     let verb = if count == 1 { verbs[0] } else { verbs[1] };
     let instances = if service.in_use == 1 { "instance" } else { "instances" };
     format!("{count} of {} {instances} of {} {verb}: {}", service.in_use, service.name, listed(count, ids))
+}
+
+/// `x flaps: none of its 2 instances is down right now`
+fn flaps_but(service: &Service, what: &str) -> String {
+    let who = match service.in_use {
+        1 => "its only instance isn't".to_owned(),
+        in_use => format!("none of its {in_use} instances is"),
+    };
+    format!("{} flaps: {who} {what} right now", service.name)
 }
 
 /// `2 instances of x refuse: a, b`
@@ -255,6 +302,10 @@ fn listed(count: i64, ids: &[InstanceId]) -> String {
         1.. => format!("{} and {} more", named.join(", "), count - named.len() as i64),
         _ => named.join(", "),
     }
+}
+
+fn rfc3339(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
 }
 
 fn shortened(text: &str) -> String {

@@ -77,14 +77,23 @@ pub struct Service {
     pub most: Tally,
     /// How many flap.
     pub flapping: i64,
-    /// How often the one that changes most did so within the window.
-    pub changes: i64,
+    /// How those changed, if any flaps: the most changes of one, and the last of all.
+    pub changes: Option<Changes>,
     /// The first of those that are down, by id.
     pub down_ids: Vec<InstanceId>,
     /// The first of those that are degraded, by id.
     pub degraded_ids: Vec<InstanceId>,
     /// The first of those that flap, by id.
     pub flapping_ids: Vec<InstanceId>,
+}
+
+/// Changes of the status of something that flaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// How many there were in a window that ends with the last one.
+    pub count: i64,
+    /// When the last one was.
+    pub last: OffsetDateTime,
 }
 
 /// An infrastructure component.
@@ -102,8 +111,8 @@ pub struct Component {
     pub least: Status,
     /// How it is at the most.
     pub most: Status,
-    /// How often it changed within the window, if it flaps.
-    pub flapping: Option<i64>,
+    /// How it changed, if it flaps.
+    pub flapping: Option<Changes>,
     /// What the last check said.
     pub error: Option<String>,
 }

@@ -121,7 +121,7 @@ pub fn plan(facts: &Facts, graph: &Graph, bounds: Bounds) -> Plan {
     }
     begins.sort_by_key(|(severity, judged)| (*severity, judged.cause.is_some()));
     begins.truncate(bounds.begin);
-    plan.begin = begins.into_iter().filter_map(|(severity, judged)| judged.begin(severity, graph)).collect();
+    plan.begin = begins.into_iter().map(|(severity, judged)| judged.begin(severity, graph)).collect();
     let replaced: BTreeSet<i64> = plan.begin.iter().filter_map(|begin| begin.replaces).collect();
     // The alert of a forced config is begun and ended by the writes themselves.
     let ours = facts.active.iter().filter(|active| active.kind != Kind::ConfigForced).map(|active| active.id);
@@ -153,7 +153,10 @@ fn judge<'a>(facts: &'a Facts, graph: &Graph) -> Vec<Judged<'a>> {
     // The alert that tells of a cause: the one of its worst trouble.
     let tells = |judged: &&Judged<'_>| judged.cause.is_none() && judged.finding.whole.is_some();
     let mut tellers: BTreeMap<ServiceName, usize> = BTreeMap::new();
-    let weight = |judged: &Judged<'_>| judged.finding.kind.trouble().zip(judged.own.map(Reverse));
+    let weight = |judged: &Judged<'_>| {
+        let own = judged.own.map(Reverse)?;
+        Some((judged.finding.trouble(), judged.finding.kind.trouble(), own))
+    };
     for (at, candidate) in judged.iter().enumerate().filter(|(_, judged)| tells(judged)) {
         let Some(weighs) = weight(candidate) else { continue };
         let known = tellers.entry(candidate.finding.name.clone()).or_insert(at);
@@ -164,7 +167,7 @@ fn judge<'a>(facts: &'a Facts, graph: &Graph) -> Vec<Judged<'a>> {
     // What ended a moment ago, or ends now.
     let goes_on = |judged: &Judged<'_>| {
         let active = judged.active?;
-        let falls = judged.own? > active.severity && judged.finding.said.is_some();
+        let falls = judged.own? > active.severity && judged.finding.now && !judged.is_raised_for_others();
         (!falls).then_some(active.id)
     };
     let goes_on: BTreeSet<i64> = judged.iter().filter_map(goes_on).collect();
@@ -174,7 +177,7 @@ fn judge<'a>(facts: &'a Facts, graph: &Graph) -> Vec<Judged<'a>> {
     for at in 0..judged.len() {
         let Some(cause) = judged[at].cause.clone() else { continue };
         // One that is slow now tells nothing of what failed with it while it was down.
-        let as_bad = |teller: &usize| judged[*teller].finding.kind.trouble() >= judged[at].finding.kind.trouble();
+        let as_bad = |teller: &usize| judged[*teller].finding.trouble() >= judged[at].finding.trouble();
         let teller = tellers.get(&cause).copied().filter(as_bad);
         judged[at].explained = teller.is_some() || recovered.contains(&cause);
         let (own, name) = (judged[at].own, judged[at].finding.name.to_string());
@@ -190,6 +193,12 @@ fn judge<'a>(facts: &'a Facts, graph: &Graph) -> Vec<Judged<'a>> {
 impl Judged<'_> {
     fn settle(&mut self) {
         let now = self.active.map(|active| active.severity);
+        if !self.explained
+            && let Some(cause) = self.explained_since_its_last_change()
+        {
+            self.explained = true;
+            self.cause.get_or_insert(cause);
+        }
         self.severity = match (self.severity, now) {
             (None, _) => None,
             // Raised for the sake of what depends on it, it stays so until it is over itself.
@@ -198,13 +207,21 @@ impl Judged<'_> {
             (Some(_), None) if self.explained => Some(Severity::Info),
             (severity, _) => severity,
         };
-        // Nothing new can be said while nothing is the matter right now: what stands there stays.
-        if self.finding.said.is_none() && self.severity.is_some() {
-            self.severity = now;
+        // While nothing is the matter right now, what stands there stays, unless others fail because of it.
+        if !self.finding.now && self.severity.is_some() {
+            self.severity = if self.explains.is_empty() { now } else { self.severity.min(now) };
         }
         while self.explains.len() > NAMES {
             self.explains.pop_last();
         }
+    }
+
+    /// What was behind something that flapped, and hasn't changed since: its alert only waits for its end, however long
+    /// its cause is over.
+    fn explained_since_its_last_change(&self) -> Option<ServiceName> {
+        let active = self.active.filter(|_| self.finding.kind == Kind::Flapping && self.explains.is_empty())?;
+        let last = |details: &Map<String, Value>| details.get("last_change").cloned();
+        active.cause.clone().filter(|_| last(&active.details) == last(&self.finding.said.details))
     }
 
     /// Only these may matter more for others than by themselves: a service that is down is critical anyway.
@@ -213,8 +230,8 @@ impl Judged<'_> {
         !self.explains.is_empty() && kinds.contains(&self.finding.kind)
     }
 
-    fn begin(mut self, severity: Severity, graph: &Graph) -> Option<Begin> {
-        let Said { message, mut details } = self.finding.said.take()?;
+    fn begin(mut self, severity: Severity, graph: &Graph) -> Begin {
+        let Said { message, mut details } = std::mem::take(&mut self.finding.said);
         let replaces = self.active.map(|active| active.id);
         if let Some(id) = replaces {
             details.insert("replaces".into(), id.into());
@@ -229,19 +246,12 @@ impl Judged<'_> {
         }
         self.tell_explained(&mut details);
         let Finding { kind, name, .. } = self.finding;
-        Some(Begin {
-            severity,
-            kind,
-            name,
-            message: told(message, self.cause.as_ref()),
-            details,
-            cause: self.cause,
-            replaces,
-        })
+        let message = told(message, self.cause.as_ref());
+        Begin { severity, kind, name, message, details, cause: self.cause, replaces }
     }
 
     fn change(mut self, active: &Active) -> Option<Change> {
-        let Said { message, mut details } = self.finding.said.take()?;
+        let Said { message, mut details } = std::mem::take(&mut self.finding.said);
         for (name, value) in &active.details {
             if ["affects", "affects_more", "replaces"].contains(&name.as_str()) {
                 details.insert(name.clone(), value.clone());

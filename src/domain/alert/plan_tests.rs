@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
 
-use super::facts::{Active, Component, Config, Facts, Hold, Service, Tally};
+use super::facts::{Active, Changes, Component, Config, Facts, Hold, Service, Tally};
 use super::plan::{Bounds, Plan, plan};
 use super::{Kind, Severity};
 use crate::domain::dependency::Graph;
@@ -31,11 +32,16 @@ fn service(text: &str, in_use: i64, down: i64, degraded: i64) -> Service {
         least: tally,
         most: tally,
         flapping: 0,
-        changes: 0,
+        changes: None,
         down_ids: ids(0, down),
         degraded_ids: ids(down, degraded),
         flapping_ids: Vec::new(),
     }
+}
+
+/// So many, the last one at this second.
+fn changes(count: i64, second: i64) -> Option<Changes> {
+    Some(Changes { count, last: OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(second) })
 }
 
 fn component(text: &str, status: Status, critical: bool) -> Component {
@@ -287,7 +293,7 @@ fn what_flaps_is_told_once() {
         least: Tally { down: i64::from(down && settled), degraded: 0 },
         most: Tally { down: 1, degraded: 0 },
         flapping: 1,
-        changes: 3,
+        changes: changes(3, 0),
         flapping_ids: vec!["i0".parse().unwrap()],
         ..service("a", 1, i64::from(down), 0)
     };
@@ -303,6 +309,75 @@ fn what_flaps_is_told_once() {
         assert!(pass(vec![flapping(round % 2 == 0, round % 3 == 0)]).is_empty());
     }
     assert_eq!(pass(vec![]), ["-warning liveness/flapping a", "-critical service/down a"]);
+}
+
+/// One whose only instance flaps, and was down within the window; the last change was at that second.
+fn flapping(text: &str, down: bool, second: i64) -> Service {
+    Service {
+        least: Tally::default(),
+        most: Tally { down: 1, degraded: 0 },
+        flapping: 1,
+        changes: changes(3, second),
+        flapping_ids: vec!["i0".parse().unwrap()],
+        ..service(text, 1, i64::from(down), 0)
+    }
+}
+
+/// Who depends on something that flaps fails whenever it will: that is one page, too.
+#[test]
+fn what_flaps_explains_what_it_is_at_its_worst() {
+    let (mut table, graph) = (Table::default(), graph(&[("b", "a"), ("c", "b")]));
+    let mut pass = |services: Vec<Service>| table.pass(&Facts { services, ..Facts::default() }, &graph, UNBOUNDED);
+    assert_eq!(pass(vec![flapping("a", true, 0)]), ["+warning liveness/flapping a"]);
+    let raised = ["-warning liveness/flapping a", "+critical liveness/flapping a", "+info service/down b"];
+    assert_eq!(pass(vec![flapping("a", true, 0), service("b", 1, 1, 0)]), raised);
+    assert_eq!(pass(vec![flapping("a", false, 1), service("b", 1, 1, 0)]), [""; 0], "up for a moment, it is no better");
+    let told = pass(vec![flapping("a", false, 1), service("b", 1, 1, 0), service("c", 1, 1, 0)]);
+    assert_eq!(told, ["+info service/down c"]);
+    let slow = Service { most: Tally { down: 0, degraded: 1 }, ..flapping("a", false, 1) };
+    let told = pass(vec![slow, service("b", 1, 1, 0), service("c", 1, 1, 0)]);
+    assert_eq!(told, ["-info service/down b", "+critical service/down b"], "it has been no worse than slow for long");
+    assert_eq!(table.find("a").details["explains"], json!(["b", "c"]));
+}
+
+#[test]
+fn what_was_flapping_because_of_something_else_is_no_news_when_that_is_over() {
+    let (mut table, graph) = (Table::default(), graph(&[("b", "a")]));
+    let mut facts = Facts { services: vec![service("a", 1, 1, 0)], ..Facts::default() };
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["+critical service/down a"]);
+    facts.recovered = vec![table.find("a").clone()];
+    facts.services = vec![flapping("b", false, 10)];
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["-critical service/down a", "+info liveness/flapping b"]);
+    facts.recovered.clear();
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), [""; 0], "nothing changed");
+    assert_eq!(table.find("b").cause, Some(name("a")));
+    facts.services = vec![flapping("b", true, 70)];
+    assert_eq!(table.pass(&facts, &graph, UNBOUNDED), ["-info liveness/flapping b", "+warning liveness/flapping b"]);
+    assert_eq!(table.find("b").cause, None);
+}
+
+#[test]
+fn an_alert_that_outlasts_what_it_tells_of_says_so() {
+    let (mut table, graph) = (Table::default(), graph(&[]));
+    let mut said = |service: Service| {
+        table.pass(&Facts { services: vec![service], ..Facts::default() }, &graph, UNBOUNDED);
+        let alert = table.active.iter().find(|active| active.kind == Kind::ServiceDown).unwrap();
+        (alert.severity, alert.message.clone(), alert.details["down"].clone())
+    };
+    let down = (Severity::Critical, "a is down: its only instance is".to_owned(), json!(1));
+    assert_eq!(said(service("a", 1, 1, 0)), down);
+    let up = (Severity::Critical, "a flaps: its only instance isn't down right now".to_owned(), json!(0));
+    assert_eq!(said(flapping("a", false, 0)), up);
+    assert_eq!(said(flapping("a", true, 1)), down);
+
+    let mut table = Table::default();
+    let mut pass = |component: Component| {
+        table.pass(&Facts { components: vec![component], ..Facts::default() }, &graph, UNBOUNDED);
+        table.find("pg").message.clone()
+    };
+    assert_eq!(pass(component("pg", Status::Down, true)), "pg is down: connection refused");
+    let up = Component { most: Status::Down, flapping: changes(3, 0), ..component("pg", Status::Healthy, true) };
+    assert_eq!(pass(up), "pg flaps: it isn't down right now");
 }
 
 #[test]
@@ -330,11 +405,8 @@ fn configs_and_holds_have_alerts_and_forced_ones_are_left_alone() {
         late: 0,
         late_ids: vec![],
     };
-    let hold = |service: Option<&str>| Hold {
-        service: service.map(name),
-        instances: 12,
-        until: time::OffsetDateTime::UNIX_EPOCH,
-    };
+    let hold =
+        |service: Option<&str>| Hold { service: service.map(name), instances: 12, until: OffsetDateTime::UNIX_EPOCH };
     let holds = vec![hold(None), hold(Some("a")), hold(Some("fleet"))];
     let mut facts = Facts { configs: vec![config], holds, ..Facts::default() };
     let forced = Active {
@@ -384,23 +456,30 @@ fn configs_and_holds_have_alerts_and_forced_ones_are_left_alone() {
 const SERVICES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const COMPONENTS: [&str; 3] = ["a", "x", "y"];
 
+/// How it is now, whether it flaps, whether it has been so for long, and how it was at its worst.
+type Instance = (Status, bool, bool, Status);
+
+fn any_instance() -> impl Strategy<Value = Instance> {
+    let status = || prop_oneof![Just(Status::Healthy), Just(Status::Degraded), Just(Status::Down)];
+    (status(), any::<bool>(), any::<bool>(), status())
+}
+
 fn any_service(text: &'static str) -> impl Strategy<Value = Option<Service>> {
-    let tally = |in_use: i64| (0..=in_use).prop_flat_map(move |down| (Just(down), 0..=in_use - down));
-    (1i64..4)
-        .prop_flat_map(move |in_use| (Just(in_use), tally(in_use), tally(in_use), tally(in_use), 0..=in_use))
-        .prop_map(move |(in_use, now, other, another, flapping)| {
-            let settled = service(text, in_use, now.0, now.1);
-            if settled.now == Tally::default() && flapping == 0 {
-                return None;
-            }
-            if flapping == 0 {
-                return Some(settled);
-            }
-            // As the facts are made: with good will no more are down than are, and with suspicion no fewer.
-            let least = Tally { down: other.0.min(now.0), degraded: 0 };
-            let most = Tally { down: another.0.max(now.0), degraded: another.1.min(in_use - another.0.max(now.0)) };
-            Some(Service { least, most, flapping, changes: 3, ..settled })
-        })
+    proptest::collection::vec(any_instance(), 1..4).prop_map(move |instances| {
+        let tally = |seen: &dyn Fn(&Instance) -> Status| {
+            let count = |status| instances.iter().filter(|instance| seen(instance) == status).count() as i64;
+            Tally { down: count(Status::Down), degraded: count(Status::Degraded) }
+        };
+        let now = tally(&|(now, ..)| *now);
+        // As the facts are made: with good will one that flaps is well until it has settled.
+        let least = tally(&|(now, flaps, settled, _)| if *flaps && !settled { Status::Healthy } else { *now });
+        let most = tally(&|(now, flaps, _, worst)| if *flaps { (*now).max(*worst) } else { *now });
+        let flapping = instances.iter().filter(|(_, flaps, ..)| *flaps).count() as i64;
+        let changes = if flapping > 0 { changes(3, 0) } else { None };
+        let troubled = now != Tally::default() || flapping > 0;
+        let service = service(text, instances.len() as i64, now.down, now.degraded);
+        troubled.then_some(Service { least, most, flapping, changes, ..service })
+    })
 }
 
 fn any_component(text: &'static str) -> impl Strategy<Value = Option<Component>> {
