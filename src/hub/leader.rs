@@ -22,6 +22,9 @@ use crate::wire::subject::Inboxes;
 /// How often the leader looks for versions of configs that needn't be kept.
 const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
 
+/// After how long a pass that failed is tried again: whoever died meanwhile has its timeout from the first that succeeds.
+const RETRY: Duration = Duration::from_millis(250);
+
 /// Competes for the leadership and does the leader's work.
 pub struct Leader {
     /// Where the lease is, and who is silent.
@@ -94,6 +97,7 @@ impl Leader {
             if let Err(error) = passed {
                 term.hearing.interrupt();
                 tracing::debug!(cause = %error.chain(), "the leader's pass will be tried again");
+                pass.reset_after(RETRY);
             }
             if term.token.is_none() {
                 self.listen_no_more(&mut term).await;

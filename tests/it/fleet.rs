@@ -260,6 +260,7 @@ impl Fleet {
         let sql = "SELECT at FROM hub_events WHERE kind = 'down' AND service_name = $1 AND instance_id = $2";
         let marked: OffsetDateTime = self.truth.one(sql, &[&dead.0, &dead.1]).await;
         let (took, bound) = (marked - hears, self.bound());
+        println!("the dead was marked {took} after the hub could hear again");
         assert!(took <= bound, "{dead:?} was marked {took} after the hub could hear again, not within {bound:?}");
         self.never_wronged().await;
         self.heard().await;
