@@ -139,6 +139,9 @@ impl World {
             self.stack.postgres.restart().await.unwrap();
         }
         self.is_connected().await;
+        for hub in &mut self.hubs {
+            hub.ready().await;
+        }
         self.is_well().await;
         copies
     }

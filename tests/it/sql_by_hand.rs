@@ -217,7 +217,8 @@ async fn a_time_without_end_is_told_as_the_last_one() {
     assert_eq!((&alert["raised_at"], &alert["silenced_until"]), (&last, &last));
     assert_eq!(alert["acked_at"], "0000-01-01T00:00:00Z");
     assert_eq!(hub.ask("services.list", json!({"service_name": "a"})).await["services"][0]["registered_at"], last);
-    assert_eq!(hub.ask("services.get.a", "").await["instances"][0]["last_heartbeat"], last);
+    // (The sweep may have put its last heartbeat right, which lay ahead.)
+    assert_eq!(hub.ask("services.get.a", "").await["instances"][0]["registered_at"], last);
     let history = hub.ask("config.history.a", "").await;
     assert_eq!((&history["activations"][0]["at"], &history["versions"][0]["created_at"]), (&last, &last));
     assert_eq!(hub.ask("config.get.a", json!({"version": 1})).await["created_at"], last);

@@ -90,8 +90,9 @@ async fn ask_own(address: Url, connect: ConnectOptions, hub: &Shared, limit: Dur
     let (refusals, mut refused) = mpsc::channel(1);
     let connect = connect
         .name(NAME)
-        // The probe's own timeout comes first; this is for a connection task that nobody listens to any more.
-        .connection_timeout(limit)
+        // Longer than the probe has, so that it is the probe that ends; this is for a connection task that nobody listens
+        // to any more.
+        .connection_timeout(limit * 2)
         .ignore_discovered_servers()
         // Its task would try for ever, even after the probe has gone.
         .max_reconnects(1)
@@ -103,7 +104,6 @@ async fn ask_own(address: Url, connect: ConnectOptions, hub: &Shared, limit: Dur
             std::future::ready(())
         });
     let client = connect.connect(address.as_str()).await.map_err(not_connected)?;
-    // Longer than the probe has, so that it is the probe that ends.
     let jetstream = ContextBuilder::new().timeout(limit * 2).build(client);
     let account = tokio::select! {
         account = account_of(&jetstream) => match account {
