@@ -106,8 +106,12 @@ impl CacheFile {
     /// Keeps other processes from writing at the same time. Where that doesn't work it goes without: the worst is a file
     /// that is a little old.
     fn lock(&self) -> Option<File> {
-        let lock = private().create(true).truncate(false).open(self.folder.join(format!("{}.json.lock", self.service)));
-        let lock = lock.ok()?;
+        let path = self.folder.join(format!("{}.json.lock", self.service));
+        // A link would have another file made, and a pipe would hold the process up.
+        if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+            return None;
+        }
+        let lock = private().create(true).truncate(false).open(path).ok()?;
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match lock.try_lock() {

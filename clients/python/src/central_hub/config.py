@@ -15,7 +15,7 @@ from .cache import LastGood, folder
 from .callbacks import Callback, Runner
 from .calls import Calls, given
 from .closing import Closing
-from .entries import Entry, Position, read_entry, read_text
+from .entries import Entry, Position, is_place, read_entry, read_text
 from .errors import CentralHubError, NotFound
 from .layers import Layers, Source, Weight
 from .names import check_service
@@ -222,7 +222,7 @@ class ConfigClient(Closing):
         if not isinstance(config, dict):
             return
         epoch, revision = config.get("epoch"), config.get("revision")
-        if isinstance(epoch, int) and isinstance(revision, int):
+        if is_place(epoch) and is_place(revision):
             said = Position(epoch, revision)
             if self._newest is None or said > self._newest:
                 self._wanted = said

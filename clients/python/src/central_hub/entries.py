@@ -77,7 +77,7 @@ def _entry(epoch: Any, value: dict[str, Any], canary: bool = False) -> Entry | N
     # A config that isn't there at all is no tombstone.
     config = value.get("config", ...)
     is_tombstone = config is None
-    if not (_is_place(epoch) and _is_place(revision)) or not (checksum is None or isinstance(checksum, str)):
+    if not (is_place(epoch) and is_place(revision)) or not (checksum is None or isinstance(checksum, str)):
         return None
     if not (version is None if is_tombstone else _is_count(version) and isinstance(config, dict)):
         return None
@@ -88,5 +88,6 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_place(value: Any) -> TypeGuard[int]:
+def is_place(value: Any) -> TypeGuard[int]:
+    """Whether it can be an epoch or a revision."""
     return _is_count(value) and value < FORGED
