@@ -22,7 +22,7 @@ use crate::wire::config::{
 mod diff;
 mod edit;
 mod files;
-mod strict;
+pub(super) mod strict;
 mod watch;
 
 /// The configs: look at, change, compare, take back

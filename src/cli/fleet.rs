@@ -1,26 +1,19 @@
-//! `central-hub status`, `infra`, `deps`, `uptime`, `metrics`, `timeline` and `alerts`: how the fleet is.
+//! `central-hub status`, `infra`, `deps`, `uptime` and `metrics`: how the fleet is.
 
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
-use clap::{Args, Subcommand};
-use comfy_table::{Cell, Color};
-use futures_util::StreamExt as _;
+use clap::Args;
+use comfy_table::Cell;
 use time::OffsetDateTime;
 
-use super::session::{Failure, HubArgs, Out, Session};
-use super::table::{ago, coloured, dependency, or_dash, table, text};
-use crate::domain::alert::Severity;
+use super::grammar;
+use super::session::{Failure, HubArgs, Out};
+use super::table::{ago, dependency, or_dash, table, text};
 use crate::domain::name::{InstanceId, ServiceName};
-use crate::nats::BadOption;
-use crate::wire::alert::{Alert, AlertsAck, AlertsList, AlertsPage};
 use crate::wire::dependency::{DepsGraph, DepsImpact, Graph, Impact, NodeKind};
-use crate::wire::event::{self, Event};
 use crate::wire::fleet::{Counts, Fleet, FleetStatus};
 use crate::wire::infra::{Component, Infra, InfraCheck, InfraStatus};
 use crate::wire::metrics::{MetricSeries, Metrics};
-use crate::wire::timeline::{Timeline, TimelinePage};
 use crate::wire::uptime::{Uptime, UptimeOf, UptimeOfAll, Uptimes};
 
 /// Shows the fleet at a glance.
@@ -197,7 +190,7 @@ pub struct UptimeArgs {
     #[arg(long, value_name = "ID", requires = "name")]
     instance: Option<InstanceId>,
     /// How far back
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = grammar::duration)]
     window: Duration,
 }
 
@@ -275,10 +268,10 @@ pub struct MetricsArgs {
     #[arg(long, value_name = "ID")]
     instance: Option<InstanceId>,
     /// How far back
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = grammar::duration)]
     since: Duration,
     /// Length of a bucket; left out, a sixtieth of --since
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = grammar::duration)]
     bucket: Option<Duration>,
 }
 
@@ -346,208 +339,6 @@ pub fn sparkline(values: &[f64]) -> String {
     let span = (max - min).max(f64::MIN_POSITIVE);
     let bar = |value: &f64| BARS.get((((value - min) / span) * 7.0).round() as usize).copied().unwrap_or('█');
     values.iter().map(bar).collect()
-}
-
-/// What happened, newest first: what changed just before it broke?
-#[derive(Args, Clone, Debug)]
-pub struct TimelineArgs {
-    /// Only what happened to this service or component
-    service: Option<ServiceName>,
-    /// How far back
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
-    since: Duration,
-    /// Only these topics (service, config, infra, alert) or kinds (down, published, …), separated by commas
-    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    kinds: Vec<String>,
-    /// How many at the most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
-    /// Go on after a page, to what was before: its `next_cursor`
-    #[arg(long, value_name = "CURSOR", conflicts_with = "follow")]
-    cursor: Option<String>,
-    /// Go on with what happens now, oldest first, until Ctrl-C
-    #[arg(long, short = 'f')]
-    follow: bool,
-}
-
-/// Shows it.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn timeline(args: TimelineArgs, hub: &HubArgs) -> Result<(), Failure> {
-    let session = hub.connect().await?;
-    let request = Timeline {
-        service_name: args.service.clone(),
-        since_seconds: Some(args.since.as_secs_f64()),
-        kinds: args.kinds.clone(),
-        limit: Some(args.limit),
-        cursor: args.cursor,
-    };
-    if args.follow {
-        return follow(&session, &request).await;
-    }
-    session
-        .show(&request, |page: &TimelinePage, out| {
-            let lines: Vec<String> = page.events.iter().map(|event| line(event, out)).collect();
-            if lines.is_empty() { "nothing happened in that time".into() } else { lines.join("\n") }
-        })
-        .await
-}
-
-/// What happened so far, and then each event as it is published.
-async fn follow(session: &Session, request: &Timeline) -> Result<(), Failure> {
-    let name = event::stream_name(&session.subject_prefix);
-    let unreadable =
-        |error: &dyn std::error::Error| Failure::NoAnswer(format!("{name} can't be read: {}", super::chain(error)));
-    let stream = jetstream::new(session.hub.nats().clone()).get_stream(&name).await;
-    let stream = stream.map_err(|error| unreadable(&error))?;
-    // Opened before the past is asked for, so that nothing is missed in between; what both tell is told once.
-    let config = OrderedConfig { deliver_policy: DeliverPolicy::New, ..OrderedConfig::default() };
-    let consumer = stream.create_consumer(config).await.map_err(|error| unreadable(&error))?;
-    let mut messages = consumer.messages().await.map_err(|error| unreadable(&error))?;
-    let past = session.call(request).await?.events;
-    for event in past.iter().rev() {
-        session.out.print(event, |out| line(event, out))?;
-    }
-    while let Some(message) = messages.next().await {
-        // The consumer mends itself after an error.
-        let Ok(message) = message else { continue };
-        let Ok(event) = serde_json::from_slice::<Event>(&message.payload) else { continue };
-        let wanted = request.service_name.as_ref().is_none_or(|name| *name == event.service_name)
-            && (request.kinds.is_empty()
-                || request.kinds.iter().any(|kind| kind == event.kind.as_str() || kind == event.topic.as_str()));
-        if wanted && !past.iter().any(|told| told.id == event.id) {
-            session.out.print(&event, |out| line(&event, out))?;
-        }
-    }
-    Ok(())
-}
-
-/// One event in one line.
-#[must_use]
-pub fn line(event: &Event, out: &Out) -> String {
-    const TIME: &[time::format_description::BorrowedFormatItem<'_>] =
-        time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]");
-    let at = event.at.format(TIME).unwrap_or_default();
-    let who = match &event.instance_id {
-        Some(instance) => format!("{}.{instance}", event.service_name),
-        None => event.service_name.to_string(),
-    };
-    let kind = format!("{} {}", event.topic.as_str(), event.kind.as_str());
-    let colour = match event.kind {
-        event::Kind::Down | event::Kind::Raised | event::Kind::Rejected => Some("\x1b[31m"),
-        event::Kind::Degraded => Some("\x1b[33m"),
-        event::Kind::Healthy | event::Kind::Resolved => Some("\x1b[32m"),
-        _ => None,
-    };
-    let kind = match colour.filter(|_| out.colour) {
-        Some(colour) => format!("{colour}{kind:<21}\x1b[0m"),
-        None => format!("{kind:<21}"),
-    };
-    format!("{at}  {kind}  {who}  {}", facts(event)).trim_end().to_owned()
-}
-
-/// The facts that tell a person most.
-fn facts(event: &Event) -> String {
-    let told = ["message", "reason", "error", "version", "revision", "by", "comment", "silent_seconds", "cause"];
-    let shown = told.iter().filter_map(|name| {
-        let value = event.details.get(*name).filter(|value| !value.is_null())?;
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        Some(if *name == "message" { value } else { format!("{name}={value}") })
-    });
-    shown.collect::<Vec<_>>().join(" ")
-}
-
-/// What needs attention, newest first
-#[derive(Args, Clone, Debug)]
-pub struct AlertsArgs {
-    #[command(subcommand)]
-    action: Option<AlertsAction>,
-    /// Those that are over, too
-    #[arg(long)]
-    all: bool,
-    /// Only those of this severity
-    #[arg(long, value_name = "critical|warning|info")]
-    severity: Option<Severity>,
-    /// Only those about this service or component
-    #[arg(long, value_name = "NAME")]
-    service: Option<ServiceName>,
-    /// How many at the most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
-    /// Go on after a page: its `next_cursor`
-    #[arg(long, value_name = "CURSOR")]
-    cursor: Option<String>,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-enum AlertsAction {
-    /// Say that you saw an alert
-    Ack {
-        /// Its number
-        id: i64,
-        /// Who you are
-        #[arg(long, env = "USER", value_name = "NAME")]
-        by: Option<String>,
-        /// Should the same come again within this time, it is kept and not sent
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-        silence: Option<Duration>,
-    },
-}
-
-/// Shows or acknowledges alerts.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn alerts(args: AlertsArgs, hub: &HubArgs) -> Result<(), Failure> {
-    if let Some(AlertsAction::Ack { id, by, silence }) = args.action {
-        if args.all || args.severity.is_some() || args.service.is_some() {
-            return Err(BadOption(
-                "--all, --severity and --service choose what is listed, not what is acknowledged".into(),
-            )
-            .into());
-        }
-        let request = AlertsAck { id, by, silence_seconds: silence.map(|silence| silence.as_secs_f64()) };
-        return hub.connect().await?.show(&request, |alert, out| alert_rows(std::slice::from_ref(alert), out)).await;
-    }
-    let request = AlertsList {
-        active: (!args.all).then_some(true),
-        severity: args.severity,
-        service_name: args.service,
-        limit: Some(args.limit),
-        cursor: args.cursor,
-    };
-    let render = |page: &AlertsPage, out: &Out| {
-        if page.alerts.is_empty() { "all quiet".into() } else { alert_rows(&page.alerts, out) }
-    };
-    hub.connect().await?.show(&request, render).await
-}
-
-fn alert_rows(alerts: &[Alert], out: &Out) -> String {
-    let now = OffsetDateTime::now_utc();
-    let mut rows = table(&["id", "severity", "since", "state", "what"]);
-    for alert in alerts {
-        let colour = match alert.severity {
-            Severity::Critical => Color::Red,
-            Severity::Warning => Color::Yellow,
-            Severity::Info => Color::Cyan,
-        };
-        let state = match (alert.resolved_at, &alert.acked_by, alert.acked_at) {
-            (Some(_), ..) => "over".into(),
-            (None, Some(by), _) => format!("seen by {by}"),
-            (None, None, Some(_)) => "seen".into(),
-            (None, None, None) => "new".into(),
-        };
-        let cause = alert.cause.as_ref().map_or_else(String::new, |cause| format!(" (because of {cause})"));
-        rows.add_row([
-            Cell::new(alert.id),
-            coloured(alert.severity.as_str(), colour, out),
-            Cell::new(ago(alert.raised_at, now) + " ago"),
-            Cell::new(state),
-            Cell::new(format!("{}{cause}", alert.message)),
-        ]);
-    }
-    text(&mut rows)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The command line's grammar: the options of a hub and of the output stand before a command or after it.
 
+use std::time::Duration;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory as _};
@@ -20,6 +22,17 @@ alerts and timeline one page: --limit, --cursor). services watch, config watch a
 
 A failure is {\"error\":{\"message\":…}}, with code and details where the hub refused, and is told on standard error too; an \
 argument that can't be read is told there only.";
+
+/// A time as people write it: `500ms`, `1h 30m`; a number alone is seconds.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
+}
 
 /// Commands that ask no hub, with those options that they take all the same.
 const ASK_NO_HUB: [(&str, &[&str]); 8] = [

@@ -11,6 +11,7 @@ use crate::hub;
 use crate::store::DatabaseOptions;
 use session::{Failure, HubArgs, Out};
 
+pub mod alerts;
 pub mod config;
 pub mod context;
 pub mod demo;
@@ -32,6 +33,7 @@ pub mod shown;
 pub mod signals;
 pub mod stack;
 pub mod table;
+pub mod timeline;
 pub mod top;
 
 /// The `central-hub` program's arguments.
@@ -63,8 +65,8 @@ enum Command {
     Deps(fleet::DepsArgs),
     Uptime(fleet::UptimeArgs),
     Metrics(fleet::MetricsArgs),
-    Timeline(fleet::TimelineArgs),
-    Alerts(fleet::AlertsArgs),
+    Timeline(timeline::TimelineArgs),
+    Alerts(alerts::AlertsArgs),
     Top(top::TopArgs),
     Epoch(epoch::EpochArgs),
     Completions(shell::CompletionsArgs),
@@ -105,8 +107,8 @@ impl Cli {
             Command::Deps(args) => fleet::deps(args, hub).await?,
             Command::Uptime(args) => fleet::uptime(args, hub).await?,
             Command::Metrics(args) => fleet::metrics(args, hub).await?,
-            Command::Timeline(args) => fleet::timeline(args, hub).await?,
-            Command::Alerts(args) => fleet::alerts(args, hub).await?,
+            Command::Timeline(args) => timeline::timeline(args, hub).await?,
+            Command::Alerts(args) => alerts::alerts(args, hub).await?,
             Command::Top(args) => top::run(args, hub).await?,
             Command::Completions(args) => shell::completions(args)?,
             Command::Man(args) => shell::man(args)?,

@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::grammar;
 use super::options::{DatabaseArgs, NatsArgs};
 use crate::domain::name::{BadName, InstanceId};
 use crate::hub::{self, HubError, Options};
@@ -87,7 +88,7 @@ pub struct ServeArgs {
     #[arg(long, env = "CENTRAL_HUB_MAX_HEARTBEATS_WAITING", value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_heartbeats_waiting: u32,
     /// How long a stop waits for what is in flight
-    #[arg(long, env = "CENTRAL_HUB_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "CENTRAL_HUB_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = grammar::duration)]
     drain_timeout: std::time::Duration,
 }
 

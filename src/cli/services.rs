@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::config::schema;
+use super::config::{schema, strict};
+use super::grammar;
 use super::session::{Failure, HubArgs, Out, Session};
 use super::table::{ago, or_dash, painted, status, table, text_without};
 use crate::domain::name::{InstanceId, ServiceName};
@@ -99,7 +100,7 @@ struct RegisterArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = member)]
     metadata: Vec<(String, Value)>,
     /// How often it will beat
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = grammar::duration)]
     interval: Option<Duration>,
     /// Refuse unless everything that it needs is there
     #[arg(long)]
@@ -121,7 +122,7 @@ struct InstanceArgs {
 /// `KEY=VALUE`; the value is JSON, or else a text.
 fn member(text: &str) -> Result<(String, Value), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
-    Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+    Ok((key.to_owned(), strict::value_or_text(value)?))
 }
 
 /// Does it.
@@ -365,7 +366,7 @@ pub struct WaitArgs {
     #[arg(long)]
     healthy: bool,
     /// How long to wait at the most
-    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = grammar::duration)]
     patience: Duration,
 }
 

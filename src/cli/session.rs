@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::options::NatsArgs;
 use super::serve::{FleetArgs, ServeError};
 use super::signals::Received;
-use super::{context, shown};
+use super::{context, grammar, shown};
 use crate::client::{CallError, HubClient};
 use crate::nats::{self, BadOption, NatsOptions};
 use crate::store::migrate::SchemaError;
@@ -48,9 +48,9 @@ pub struct HubArgs {
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("no answer comes in no time".into()),
-        other => other.map_err(|error| error.to_string()),
+    match grammar::duration(text)? {
+        Duration::ZERO => Err("no answer comes in no time".into()),
+        patience => Ok(patience),
     }
 }
 

@@ -49,7 +49,11 @@ pub async fn run(args: EditArgs, hub: &HubArgs) -> Result<(), Failure> {
     let dry_run = args.options.dry_run;
     match publish(&session, args, &active, &draft, &mut signals).await {
         Ok(change) => {
-            draft.remove();
+            // What was only tried is wanted again.
+            match dry_run && change.is_some() {
+                true => writeln!(std::io::stderr(), "your text is kept in {}", draft.file.display())?,
+                false => draft.remove(),
+            }
             match change {
                 Some(change) => session.out.print(&change, |out| changed(dry_run)(&change, out)),
                 None => session.out.print(&serde_json::json!({ "changed": false }), |_| "nothing changed".into()),

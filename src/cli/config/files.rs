@@ -87,7 +87,8 @@ async fn read_hub(session: &Session, only: &[ServiceName]) -> Result<BTreeMap<Se
             Some(_) => {
                 let request = ConfigGet { service_name: service.clone(), version: None, min_revision: None };
                 let config = session.call(&request).await?;
-                (serde_json::from_str(config.config.get()).ok(), config.version)
+                let content = strict::object(&format!("{service}'s config"), config.config.get())?;
+                (Some(content), config.version)
             }
         };
         // The hub's own schema is built in: nothing to keep.

@@ -37,10 +37,43 @@ pub fn schema(name: &str, text: &str) -> Result<Value, BadOption> {
     }
 }
 
+/// A text that is JSON, or else stands for itself.
+///
+/// # Errors
+/// What about the JSON would be altered.
+pub fn value_or_text(text: &str) -> Result<Value, String> {
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
+        return Ok(text.into());
+    }
+    let within = format!("{{\"value\":{text}}}");
+    let mut members = json::parse_object(within.as_bytes(), READABLE_DEPTH).map_err(|violation| {
+        let path = violation.path.strip_prefix("/value").unwrap_or_default();
+        format!("{path} {}; in quotes it is a text", violation.rule).trim_start().to_owned()
+    })?;
+    Ok(members.remove("value").unwrap_or_default())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_json_stands_for_itself() {
+        for (text, value) in [
+            ("7", serde_json::json!(7)),
+            ("[1, true]", serde_json::json!([1, true])),
+            ("\"7\"", "7".into()),
+            ("1.2.3", "1.2.3".into()),
+            ("eu-west", "eu-west".into()),
+            ("1},{\"a\":2", "1},{\"a\":2".into()),
+            ("", "".into()),
+        ] {
+            assert_eq!(value_or_text(text).unwrap(), value);
+        }
+        assert!(value_or_text("12345678901234567890123").unwrap_err().contains("a number must fit"));
+        assert!(value_or_text(r#"{"a":1,"a":2}"#).unwrap_err().starts_with("/a stands twice"));
+    }
 
     #[test]
     fn what_would_be_altered_is_refused_where_it_stands() {

@@ -8,9 +8,11 @@ use ratatui::widgets::{Block, Borders, Cell, Clear, List, ListItem, ListState, P
 use time::OffsetDateTime;
 
 use super::model::{Model, Pane};
-use crate::cli::fleet::{line as event_line, sparkline};
+use crate::cli::alerts::by_urgency;
+use crate::cli::fleet::sparkline;
 use crate::cli::session::Out;
 use crate::cli::table::ago;
+use crate::cli::timeline::line as event_line;
 use crate::domain::alert::Severity;
 use crate::domain::status::Status;
 use crate::wire::registry::DependencyStatus;
@@ -214,17 +216,17 @@ fn draw_service(frame: &mut Frame<'_>, area: Rect, model: &Model, now: OffsetDat
 }
 
 fn draw_alerts(frame: &mut Frame<'_>, area: Rect, model: &Model, now: OffsetDateTime) {
-    let items = model.alerts.iter().map(|alert| {
+    let items = by_urgency(&model.alerts).into_iter().map(|(alert, follows)| {
         let tone = match alert.severity {
             Severity::Critical => Color::Red,
             Severity::Warning => Color::Yellow,
             Severity::Info => Color::Cyan,
         };
-        let cause = alert.cause.as_ref().map_or_else(String::new, |cause| format!(" (because of {cause})"));
+        let mark = if follows { "└ " } else { "" };
         let seen = if alert.acked_at.is_some() { " (seen)" } else { "" };
         ListItem::new(Line::from(vec![
             Span::styled(format!("{:<8} ", alert.severity), Style::new().fg(tone)),
-            Span::raw(format!("{:>7}  {}{cause}{seen}", ago(alert.raised_at, now), alert.message)),
+            Span::raw(format!("{:>7}  {mark}{}{seen}", ago(alert.raised_at, now), alert.message)),
         ]))
     });
     let list = List::new(items)
