@@ -14,8 +14,8 @@ use crate::stack::{HubOptions, eventually};
 /// The service of these tests.
 pub const SERVICE: &str = "tick";
 
-/// How soon after a recovery the newest config is in force. The promise is two seconds; the machine may be busy.
-pub const NEWEST: Duration = Duration::from_secs(4);
+/// How soon after a recovery the newest config is in force, as promised.
+pub const NEWEST: Duration = Duration::from_secs(2);
 
 /// Its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
