@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 
+use super::lease::Patience;
 use super::outbox::NewEvent;
 use super::row::Columns as _;
 use super::{Store, StoreError, Tx, object, sql};
@@ -80,8 +81,7 @@ impl Store {
     pub async fn end_overtaken_forced(&self, token: Token) -> Result<bool, StoreError> {
         self.run_tx("forced alerts", token, |tx, token| {
             Box::pin(async {
-                let leads = tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await?.is_some();
-                if leads { tx.end_forced(None).await } else { Ok(false) }
+                if tx.leads(*token, Patience::Brief).await? { tx.end_forced(None).await } else { Ok(false) }
             })
         })
         .await
@@ -118,7 +118,7 @@ impl Store {
 }
 
 async fn carry_out_in(tx: &Tx<'_>, token: Token, plan: &Plan) -> Result<Option<Carried>, StoreError> {
-    if tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await?.is_none() {
+    if !tx.leads(token, Patience::Brief).await? {
         return Ok(None);
     }
     let (ends, replaced): (Vec<i64>, Vec<bool>) = plan.end.iter().map(|end| (end.id, end.replaced)).unzip();

@@ -1,5 +1,6 @@
 //! What the leader does for configs: has instances run what is due, and forgets what is old.
 
+use super::lease::Patience;
 use super::outbox::NewEvent;
 use super::registry::service_in;
 use super::row::{Columns as _, readable};
@@ -38,7 +39,7 @@ impl Store {
 }
 
 async fn push_in(tx: &Tx<'_>, token: Token, frozen: bool) -> Result<bool, StoreError> {
-    if tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await?.is_none() {
+    if !tx.leads(token, Patience::Brief).await? {
         return Ok(false);
     }
     let rows = tx.query(sql::CONFIG_HEAD_PUSH, &[&frozen]).await?;
@@ -57,7 +58,7 @@ async fn push_in(tx: &Tx<'_>, token: Token, frozen: bool) -> Result<bool, StoreE
 }
 
 async fn prune_in(tx: &Tx<'_>, token: Token, retention: Retention) -> Result<(), StoreError> {
-    if tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &token.0]).await?.is_some() {
+    if tx.leads(token, Patience::Brief).await? {
         tx.prune_configs(None, retention).await?;
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::Row;
 
+use super::lease::Patience;
 use super::outbox::NewEvent;
 use super::registry::{instance_in, service_in, status_in};
 use super::row::{Columns as _, readable};
@@ -67,7 +68,7 @@ impl Store {
 }
 
 async fn sweep_in(tx: &Tx<'_>, vantage: &Vantage<'_>) -> Result<Option<Swept>, StoreError> {
-    if tx.query_opt(sql::LEASE_FENCE, &[&tx.replica_id, &vantage.token.0]).await?.is_none() {
+    if !tx.leads(vantage.token, Patience::Sweep).await? {
         return Ok(None);
     }
     let (now, settings) = (vantage.tick.now, vantage.settings);

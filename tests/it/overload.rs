@@ -110,8 +110,9 @@ async fn without_a_free_connection_heartbeats_are_heard_and_the_dead_are_found()
     }
     let (mut holder, witness) = (hub.database().await, hub.database().await);
     let held = holder.transaction().await.unwrap();
-    // (A table that the leader itself writes would hold up its lease.)
-    held.batch_execute("LOCK TABLE config_schemas IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
+    // The second is one that the leader writes, too.
+    let lock = "LOCK TABLE config_schemas, config_heads IN SHARE ROW EXCLUSIVE MODE";
+    held.batch_execute(lock).await.unwrap();
     let crowd = async {
         loop {
             let set = async |index: usize| {
