@@ -38,13 +38,23 @@ const HUB_PATIENCE: Duration = Duration::from_secs(20);
 /// What a shell reports of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// How to go on after the demo.
-const ADVICE: &str = "Nothing is left running or on disk.
+/// This program, as it was called.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "central-hub".into())
+}
 
-  central-hub dev           a NATS, PostgreSQL and hub of your own, to try it by hand
-  central-hub demo --keep   leaves the fleet running until Ctrl-C
-  README.md                 a tour with the nats command line
-";
+/// How to go on after the demo, as it can be typed where this was.
+fn advice() -> String {
+    let (dev, demo) = (format!("{} dev", program()), format!("{} demo --keep", program()));
+    let width = demo.len();
+    format!(
+        "Nothing is left running or on disk.\n\n  \
+         {dev:<width$}   a NATS, PostgreSQL and hub of your own, to try it by hand\n  \
+         {demo}   leaves the fleet running until Ctrl-C\n  \
+         {:<width$}   a tour with the nats command line\n",
+        "README.md"
+    )
+}
 
 /// Show a hub at work with a simulated fleet, on private servers
 ///
@@ -125,7 +135,7 @@ where
         // The report ends with the step that failed.
         let _ = servers.stop().await;
     }
-    report.close(ADVICE);
+    report.close(&advice());
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -175,8 +185,9 @@ async fn perform(
     let never = CancellationToken::new();
     let mut interrupt = asked_to_stop;
     if args.keep {
+        let program = program();
         report.say(&format!(
-            "\nThe fleet runs until Ctrl-C. Look around:\n\n  central-hub --nats-url {nats_url} top\n  \
+            "\nThe fleet runs until Ctrl-C. Look around:\n\n  {program} --nats-url {nats_url} top\n  \
              nats -s {nats_url} req hub.services.list ''\n\n"
         ));
         if let Err(End::Broken(why)) = servers.attend(asked_to_stop, std::future::pending::<()>()).await {
