@@ -13,11 +13,13 @@ mod folder;
 mod guarded;
 mod nats;
 mod postgres;
+mod server;
 
 pub use folder::Account;
 pub use guarded::{GuardedCommand, GuardedProcess};
 pub use nats::{NatsOptions, NatsServer};
 pub use postgres::{DATABASE, Postgres, PostgresOptions, ROLE};
+pub use server::Server;
 
 /// How long a server may take to answer after its start: a recovery on a busy machine takes seconds.
 const START_DEADLINE: Duration = Duration::from_secs(60);

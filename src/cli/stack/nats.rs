@@ -1,18 +1,20 @@
 //! A private nats-server with JetStream on files.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
+use super::StackError;
 use super::folder::{self, Account, Extent, Scratch};
-use super::guarded::{GuardedCommand, GuardedProcess};
-use super::{START_DEADLINE, StackError};
+use super::guarded::GuardedCommand;
+use super::server::Server;
 use crate::cli::guard::StopSignal;
-use crate::cli::servers::{self, Version};
+use crate::cli::servers;
 
 /// How a [`NatsServer`] is started.
 #[derive(Debug, Clone)]
@@ -34,14 +36,8 @@ pub struct NatsOptions {
 /// A running (or stopped, or killed) nats-server with its data. Dropping it stops it.
 #[derive(Debug)]
 pub struct NatsServer {
-    command: GuardedCommand,
-    process: Option<GuardedProcess>,
-    /// Dropped after the process, so that a guard which still runs is the one to remove the folder.
-    scratch: Option<Scratch>,
-    folder: PathBuf,
+    server: Server,
     name: String,
-    port: u16,
-    version: Version,
 }
 
 /// What a server says first on each connection.
@@ -85,19 +81,11 @@ impl NatsServer {
             let name = format!("private-{port}-{:08x}", fastrand::u32(..));
             let text = configuration(&name, port, &folder.join("store"), &options.config);
             folder::write_private(&folder.join("server.conf"), &text, account.as_ref())?;
-            let mut server = NatsServer {
-                command: command.clone(),
-                process: None,
-                scratch: None,
-                folder: folder.clone(),
-                name,
-                port,
-                version: found.version,
-            };
-            match server.run().await {
+            let mut server = Server::new("nats-server", command.clone(), &folder, port, found.version);
+            match server.run(async || is_ours(port, &name).await).await {
                 Ok(()) => {
-                    server.scratch = scratch;
-                    return Ok(server);
+                    server.remove_with_it(scratch);
+                    return Ok(NatsServer { server, name });
                 }
                 Err(error) => {
                     server.stop().await;
@@ -112,66 +100,7 @@ impl NatsServer {
 
     /// Its address, `nats://127.0.0.1:<port>`: the same after a restart.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-
-    /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Its version.
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
-    /// The process id of the server itself, `None` when it doesn't run.
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(GuardedProcess::pid)
-    }
-
-    /// Its folder: `server.conf`, `server.log`, and `store` with the streams.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Stops it in good order and returns when it is gone.
-    pub async fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.stop().await;
-        }
-    }
-
-    /// Kills it with SIGKILL and returns when it is gone.
-    pub async fn kill9(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill9().await;
-        }
-    }
-
-    /// Stops it in its tracks: connections stay open and nothing answers.
-    pub async fn pause(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.pause().await;
-        }
-    }
-
-    /// Lets it go on after [`pause`](Self::pause).
-    pub fn resume(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.resume();
-        }
-    }
-
-    /// Waits until it ends without having been stopped or killed here.
-    pub async fn failure(&mut self) -> StackError {
-        match &mut self.process {
-            Some(process) => {
-                process.ended().await;
-                StackError::Ended { server: "nats-server", log_tail: super::last_lines(process.log()) }
-            }
-            None => std::future::pending().await,
-        }
+        format!("nats://127.0.0.1:{}", self.port())
     }
 
     /// Starts it again on the same port and data, after stopping it if it still runs; returns when it answers.
@@ -179,30 +108,32 @@ impl NatsServer {
     /// # Errors
     /// [`StackError::Failed`] with the end of its log, if it doesn't come up.
     pub async fn restart(&mut self) -> Result<(), StackError> {
-        self.stop().await;
-        folder::wait_until_free(&self.folder).await?;
-        self.run().await
+        let (port, name) = (self.port(), self.name.clone());
+        self.server.run_again(async || is_ours(port, &name).await).await
     }
+}
 
-    async fn run(&mut self) -> Result<(), StackError> {
-        let process = self.process.insert(GuardedProcess::spawn(&self.command).await?);
-        let deadline = Instant::now() + START_DEADLINE;
-        loop {
-            if let Ok(Ok(info)) = timeout(Duration::from_secs(2), ask(self.port)).await
-                // Another server on this port is not the one we started.
-                && info.server_name == self.name
-                && info.jetstream
-            {
-                return Ok(());
-            }
-            if !process.is_running() {
-                return Err(StackError::failed("nats-server", "it ended while it started", &self.command.log));
-            }
-            if Instant::now() > deadline {
-                return Err(StackError::failed("nats-server", "it did not answer in time", &self.command.log));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+impl Deref for NatsServer {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl DerefMut for NatsServer {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
+    }
+}
+
+/// Whether the server of this name answers on this port, and JetStream is on.
+async fn is_ours(port: u16, name: &str) -> Result<(), String> {
+    let info = timeout(Duration::from_secs(2), ask(port)).await.map_err(|error| error.to_string())?;
+    match info.map_err(|error| error.to_string())? {
+        info if info.server_name != name => Err("another server is on this port".into()),
+        info if !info.jetstream => Err("JetStream is not on".into()),
+        _ => Ok(()),
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 use super::folder::{self, Account, Extent, Scratch};
 use super::guarded::{GuardedCommand, GuardedProcess};
+use super::server::Server;
 use super::{START_DEADLINE, StackError};
 use crate::cli::guard::StopSignal;
 use crate::cli::servers::{self, Version};
@@ -42,14 +44,8 @@ pub struct PostgresOptions {
 /// A running (or stopped, or killed) PostgreSQL with its data. Dropping it stops it.
 #[derive(Debug)]
 pub struct Postgres {
-    command: GuardedCommand,
-    process: Option<GuardedProcess>,
-    /// Dropped after the process, so that a guard which still runs is the one to remove the folder.
-    scratch: Option<Scratch>,
-    folder: PathBuf,
+    server: Server,
     password: String,
-    port: u16,
-    version: Version,
 }
 
 impl Postgres {
@@ -91,25 +87,19 @@ impl Postgres {
         }
         let password = std::fs::read_to_string(folder.join("password"))
             .map_err(|source| StackError::io(format!("read {}", folder.join("password").display()), source))?;
+        let password = password.trim().to_owned();
 
         // Two processes that start at the same moment may choose the same free port; the one that loses chooses again.
         for attempt in 1.. {
             let port = folder::choose_port(&folder, options.port, "PostgreSQL")?;
             let mut command = command.clone();
             command.args = server_args(&data, port, &options);
-            let mut server = Postgres {
-                command,
-                process: None,
-                scratch: None,
-                folder: folder.clone(),
-                password: password.trim().to_owned(),
-                port,
-                version: found.version,
-            };
-            match server.run().await {
+            let mut server = Server::new("PostgreSQL", command, &folder, port, found.version);
+            let url = url_of(&password, port, "postgres");
+            match server.run(async || answers(&url).await).await {
                 Ok(()) => {
-                    server.scratch = scratch;
-                    return Ok(server);
+                    server.remove_with_it(scratch);
+                    return Ok(Postgres { server, password });
                 }
                 Err(error) => {
                     server.stop().await;
@@ -129,27 +119,7 @@ impl Postgres {
 
     /// The address of another database of this server, with role and password.
     pub fn url_of(&self, database: &str) -> String {
-        format!("postgres://{ROLE}:{}@127.0.0.1:{}/{database}", self.password, self.port)
-    }
-
-    /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Its version.
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
-    /// The process id of the server's first process, `None` when it doesn't run.
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(GuardedProcess::pid)
-    }
-
-    /// Its folder: `server.log`, `password`, and `data`, which may be copied while the server is stopped.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+        url_of(&self.password, self.port(), database)
     }
 
     /// Makes a database, empty, or with the content of `template`, which nobody may be connected to.
@@ -173,76 +143,38 @@ impl Postgres {
         execute(&self.url_of("postgres"), &statement).await.map_err(StackError::Database)
     }
 
-    /// Stops it in good order and returns when it is gone.
-    pub async fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.stop().await;
-        }
-    }
-
-    /// Kills all its processes with SIGKILL and returns when they are gone: what was not synced may be lost only if the
-    /// machine goes down too.
-    pub async fn kill9(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill9().await;
-        }
-    }
-
-    /// Stops all its processes in their tracks: connections stay open and nothing answers.
-    pub async fn pause(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.pause().await;
-        }
-    }
-
-    /// Lets it go on after [`pause`](Self::pause).
-    pub fn resume(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.resume();
-        }
-    }
-
-    /// Waits until it ends without having been stopped or killed here.
-    pub async fn failure(&mut self) -> StackError {
-        match &mut self.process {
-            Some(process) => {
-                process.ended().await;
-                StackError::Ended { server: "PostgreSQL", log_tail: super::last_lines(process.log()) }
-            }
-            None => std::future::pending().await,
-        }
-    }
-
     /// Starts it again on the same port and data, after stopping it if it still runs; returns when it answers.
     ///
     /// # Errors
     /// [`StackError::Failed`] with the end of its log, if it doesn't come up.
     pub async fn restart(&mut self) -> Result<(), StackError> {
-        self.stop().await;
-        folder::wait_until_free(&self.folder).await?;
-        self.run().await
+        let url = self.url_of("postgres");
+        self.server.run_again(async || answers(&url).await).await
     }
+}
 
-    async fn run(&mut self) -> Result<(), StackError> {
-        let process = self.process.insert(GuardedProcess::spawn(&self.command).await?);
-        let url = format!("postgres://{ROLE}:{}@127.0.0.1:{}/postgres", self.password, self.port);
-        let deadline = Instant::now() + START_DEADLINE;
-        let mut last = "it did not answer in time".to_owned();
-        loop {
-            match timeout(Duration::from_secs(5), ensure_database(&url)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => last = format!("it did not answer in time: {error}"),
-                Err(_) => {}
-            }
-            if !process.is_running() {
-                return Err(StackError::failed("PostgreSQL", "it ended while it started", &self.command.log));
-            }
-            if Instant::now() > deadline {
-                return Err(StackError::failed("PostgreSQL", &last, &self.command.log));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+impl Deref for Postgres {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
     }
+}
+
+impl DerefMut for Postgres {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
+    }
+}
+
+fn url_of(password: &str, port: u16, database: &str) -> String {
+    format!("postgres://{ROLE}:{password}@127.0.0.1:{port}/{database}")
+}
+
+/// Whether it answers at `url`, and has [`DATABASE`].
+async fn answers(url: &str) -> Result<(), String> {
+    let made = timeout(Duration::from_secs(5), ensure_database(url)).await.map_err(|error| error.to_string())?;
+    made.map_err(|error| error.to_string())
 }
 
 /// Makes the data folder with a fresh password. It is made beside its place and renamed, so that one that was cut short
