@@ -293,6 +293,37 @@ async fn one_change_long_after_others_is_no_flapping() {
     active_once(&hub, &["warning liveness/flapping a", "warning service/degraded a"]).await;
 }
 
+/// Who needs what flaps may stay down while that is up for a moment: one page tells of both.
+#[tokio::test]
+async fn who_fails_with_what_flaps_is_no_page_of_its_own() {
+    let hub = Hub::fresh().await;
+    unprobed(&hub).await;
+    register(&hub, "a", "i", json!([])).await;
+    register(&hub, "b", "i", json!(["a"])).await;
+    let earlier = "INSERT INTO status_transitions (subject, name, instance_id, previous, status, at, until)
+        VALUES ('instance', 'a', 'i', 'healthy', 'down', now() - interval '10 seconds', now() - interval '5 seconds'),
+               ('instance', 'a', 'i', 'down', 'healthy', now() - interval '5 seconds', now())";
+    let database = hub.database().await;
+    database.batch_execute(earlier).await.unwrap();
+    says(&hub, "a", "i", "down").await;
+    active_once(&hub, &["warning liveness/flapping a"]).await;
+    says(&hub, "b", "i", "down").await;
+    let both = ["critical liveness/flapping a", "info service/down b"];
+    active_once(&hub, &both).await;
+    says(&hub, "a", "i", "healthy").await;
+    let flapping = eventually(SOON, || async {
+        let alert = active(&hub).await.get(both[0]).cloned();
+        alert.filter(|alert| alert["details"]["changes"] == 4)
+    })
+    .await;
+    active_once(&hub, &both).await;
+    let sql = "SELECT to_char(max(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') FROM status_transitions WHERE name = 'a'";
+    let last: String = database.query_one(sql, &[]).await.unwrap().get(0);
+    let told = flapping["details"]["last_change"].as_str().unwrap();
+    assert!(last.starts_with(&told.replace('T', " ").replace('Z', "")), "{told} is {last}");
+    assert_eq!(flapping["details"]["explains"], json!(["b"]));
+}
+
 /// Flapping holds back, and doesn't hide: what stays down is told.
 #[tokio::test]
 async fn what_flapped_and_stays_down_is_told() {
