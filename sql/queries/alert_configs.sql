@@ -5,7 +5,7 @@ WITH instance AS (
            r.config_error IS NOT NULL AS rejected,
            r.config_error IS NULL AND r.config_revision < h.pushed_revision AS behind,
            r.last_heartbeat > greatest(h.pushed_at, r.registered_at)
-               + 3 * coalesce(r.heartbeat_interval_seconds, $1::double precision) * interval '1 second' AS had_time
+               + 3 * coalesce(r.told_interval_seconds, r.heartbeat_interval_seconds, $1::double precision) * interval '1 second' AS had_time
     FROM service_registry r
     JOIN config_heads h ON h.service_name = r.service_name AND h.pushed_revision > 0
     WHERE r.status <> 'down'

@@ -1,6 +1,7 @@
--- Heartbeats that change a record, after instances_lock.sql and the decision.
+-- Heartbeats that change a record, after instances_lock.sql and the decision. $6 is the default interval.
 UPDATE service_registry r
 SET last_heartbeat = clock_timestamp(),
+    told_interval_seconds = coalesce(r.heartbeat_interval_seconds, $6),
     status_since = CASE WHEN r.status = b.status THEN r.status_since ELSE clock_timestamp() END,
     status = b.status,
     config_revision = b.config_revision,

@@ -1,6 +1,6 @@
 -- The hot path: all heartbeats of a batch that change nothing but the time, in one statement. A heartbeat whose record
 -- is unknown, speaks for another incarnation or says something new gives no row; heartbeat_apply.sql's path serves it.
--- At most one heartbeat per instance; rows are locked in the order of ids, so that replicas can't deadlock.
+-- $10 is the default interval. At most one heartbeat per instance; rows are locked in the order of ids, so that replicas can't deadlock.
 WITH beat AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[])
         WITH ORDINALITY AS b
@@ -18,14 +18,16 @@ WITH beat AS (
     ORDER BY r.id
     FOR NO KEY UPDATE OF r
 ), touched AS (
-    UPDATE service_registry r SET last_heartbeat = clock_timestamp()
+    UPDATE service_registry r SET
+        last_heartbeat = clock_timestamp(),
+        told_interval_seconds = coalesce(r.heartbeat_interval_seconds, $10)
     FROM target t WHERE r.id = t.id
-    RETURNING t.position, t.service_name, r.heartbeat_interval_seconds
+    RETURNING t.position, t.service_name, r.told_interval_seconds
 ), recorded AS (
     INSERT INTO health_metrics (service_name, instance_id, status, metrics)
     SELECT service_name, instance_id, status, metrics::jsonb FROM target WHERE $9
 )
-SELECT t.position, t.heartbeat_interval_seconds, h.pushed_version AS version, h.pushed_revision AS revision,
+SELECT t.position, t.told_interval_seconds, h.pushed_version AS version, h.pushed_revision AS revision,
        (SELECT epoch FROM hub_meta) AS epoch
 FROM touched t
 LEFT JOIN config_heads h ON h.service_name = t.service_name AND h.pushed_revision > 0

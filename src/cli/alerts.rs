@@ -97,6 +97,12 @@ pub fn by_urgency(alerts: &[Alert]) -> Vec<(&Alert, bool)> {
     ordered
 }
 
+/// Whether nobody was sent it, because the same one was silenced before.
+#[must_use]
+pub fn is_silenced(alert: &Alert) -> bool {
+    alert.details.get("silenced") == Some(&true.into())
+}
+
 /// Whether `cause` is an alert of what is behind `alert`. Nothing is behind a cause.
 fn is_cause(cause: &Alert, alert: &Alert) -> bool {
     cause.resolved_at.is_none() && cause.cause.is_none() && alert.cause.as_ref() == Some(&cause.name)
@@ -119,6 +125,8 @@ fn alert_rows(alerts: &[Alert], out: &Out) -> String {
         };
         if let Some(until) = alert.silenced_until.filter(|until| *until > now) {
             state.push_str(&format!(", silent for {}", ago(now, until)));
+        } else if is_silenced(alert) {
+            state.push_str(", silenced");
         }
         let mark = if follows { "└ " } else { "" };
         rows.add_row([

@@ -128,16 +128,19 @@ pub async fn deps(args: DepsArgs, hub: &HubArgs) -> Result<(), Failure> {
 }
 
 fn suffering(impact: &Impact, _: &Out) -> String {
-    let list = |names: &[ServiceName]| names.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
     if impact.transitive.is_empty() {
         return format!("nobody needs {}", impact.name);
     }
     let others: Vec<_> = impact.transitive.iter().filter(|name| !impact.direct.contains(name)).cloned().collect();
-    let mut lines = vec![format!("directly        {}", list(&impact.direct))];
+    let mut lines = vec![format!("directly        {}", listed(&impact.direct))];
     if !others.is_empty() {
-        lines.push(format!("through others  {}", list(&others)));
+        lines.push(format!("through others  {}", listed(&others)));
     }
     lines.join("\n")
+}
+
+fn listed(names: &[ServiceName]) -> String {
+    names.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn needs(graph: &Graph, out: &Out) -> String {
@@ -157,9 +160,13 @@ fn needs(graph: &Graph, out: &Out) -> String {
         ]);
     }
     let mut lines = vec![text(&mut rows)];
+    if graph.start_order.len() > 1 {
+        lines.push("\nin this order everything finds what it needs:".into());
+        let steps = graph.start_order.iter().zip(1..);
+        lines.extend(steps.map(|(step, number)| format!("{number:>3}. {}", listed(step))));
+    }
     for cycle in &graph.cycles {
-        let names = cycle.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
-        lines.push(format!("\nthese need each other in a circle: {names}"));
+        lines.push(format!("\nthese need each other in a circle: {}", listed(cycle)));
     }
     lines.join("\n")
 }

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
+use super::backoff::Backoff;
+use super::task::Task;
 use super::watch::{Fold, KeyWatch, News};
 use super::{CallError, HubClient};
 use crate::domain::name::{InstanceId, ServiceName};
@@ -66,7 +70,7 @@ impl HubClient {
 }
 
 /// All instances, as KV tells of them. While NATS or the hub is away it keeps what it knew; a bucket that was emptied or
-/// made anew empties it no sooner than the hub has filled that again.
+/// made anew takes nobody from it whom the hub still knows.
 #[derive(Debug)]
 pub struct ServicesView {
     state: watch::Receiver<Services>,
@@ -122,12 +126,44 @@ impl ServicesView {
     }
 }
 
+/// Pauses between questions to a hub that doesn't answer.
+const ASK_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+
+/// Has the hub asked about those that the bucket lacks, until it answers: only it knows who is gone.
+pub(super) fn confirm(hub: &HubClient, watch: &mut KeyWatch<Services>) {
+    let (hub, doubt) = (hub.clone(), Arc::clone(&watch.state().borrow().doubt));
+    watch.beside(|state| {
+        Task::supervised("check of the services", move || {
+            let (hub, doubt, state) = (hub.clone(), Arc::clone(&doubt), Arc::clone(&state));
+            async move {
+                let mut again = ASK_AGAIN;
+                loop {
+                    doubt.notified().await;
+                    again.reset();
+                    let listed = loop {
+                        match hub.get_services(ServicesList::default()).await {
+                            Ok(listed) => break listed,
+                            Err(error) => {
+                                tracing::debug!(cause = %error, "who is missing in the bucket is kept until the hub answers");
+                                sleep(again.pause()).await;
+                            }
+                        }
+                    };
+                    state.send_if_modified(|services| services.keep_only(&listed));
+                }
+            }
+        })
+    });
+}
+
 /// What is known of all instances.
 #[derive(Debug, Default)]
 pub(super) struct Services {
     known: BTreeMap<(ServiceName, String), Arc<Instance>>,
     /// Those that the watch hasn't told since it was opened.
     unconfirmed: BTreeSet<(ServiceName, String)>,
+    /// Wakes who asks the hub about those.
+    doubt: Arc<Notify>,
     is_live: bool,
     is_loaded: bool,
 }
@@ -136,6 +172,18 @@ impl Services {
     fn of<'a>(&'a self, service: &'a ServiceName) -> impl Iterator<Item = &'a Arc<Instance>> {
         let from = (service.clone(), String::new());
         self.known.range(from..).take_while(move |((name, _), _)| name == service).map(|(_, instance)| instance)
+    }
+
+    /// Of those that the bucket lacks only these are there; whether others were taken for it.
+    fn keep_only(&mut self, listed: &[Instance]) -> bool {
+        let unconfirmed = std::mem::take(&mut self.unconfirmed);
+        let listed: BTreeSet<_> =
+            listed.iter().map(|there| (&there.service_name, there.instance_id.as_str())).collect();
+        let before = self.known.len();
+        for gone in unconfirmed.iter().filter(|(service, id)| !listed.contains(&(service, id.as_str()))) {
+            self.known.remove(gone);
+        }
+        self.known.len() < before
     }
 }
 
@@ -181,14 +229,14 @@ impl Fold for Services {
                 (self.is_live, self.is_loaded) = (true, true);
                 changed
             }
-            // Who said goodbye left a marker. Whoever is just missing is missing because the bucket was made anew; by now
-            // the hub has filled it, or else nobody has: a live hub has a record of its own there.
-            News::Settled if self.unconfirmed.len() < self.known.len() => {
-                let gone = std::mem::take(&mut self.unconfirmed);
-                self.known.retain(|key, _| !gone.contains(key));
-                !gone.is_empty()
+            // Who said goodbye left a marker. Whoever is just missing is missing because the bucket was made anew, and is
+            // perhaps not filled again.
+            News::Settled => {
+                if !self.unconfirmed.is_empty() {
+                    self.doubt.notify_one();
+                }
+                false
             }
-            News::Settled => false,
             News::Lost => std::mem::replace(&mut self.is_live, false),
         }
     }
@@ -206,6 +254,11 @@ mod tests {
         value["service_name"] = service.into();
         value["instance_id"] = id.into();
         News::Put { key: format!("{service}.{id}"), value: value.to_string().into() }
+    }
+
+    fn known(key: &str) -> (ServiceName, String) {
+        let (service, id) = known_as(key).unwrap();
+        (service, id.to_string())
     }
 
     fn names(services: &Services) -> Vec<String> {
@@ -234,8 +287,12 @@ mod tests {
         open(&mut services, &[record("b", "2")]);
         assert_eq!(names(&services), ["a.1", "b.1", "b.2"], "the hub may still be filling it");
         services.take(record("c", "1"));
-        assert!(services.take(News::Settled));
-        assert_eq!(names(&services), ["b.2", "c.1"]);
+        services.take(News::Settled);
+        assert_eq!(names(&services), ["a.1", "b.1", "b.2", "c.1"], "or nobody may");
+        let listed: Vec<Instance> = ["a.1", "c.1"].map(|key| services.known[&known(key)].as_ref().clone()).into();
+        assert!(services.keep_only(&listed));
+        assert_eq!(names(&services), ["a.1", "b.2", "c.1"], "the hub says so, and the bucket");
+        assert!(!services.keep_only(&[]));
     }
 
     #[test]

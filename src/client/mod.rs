@@ -162,13 +162,13 @@ impl HubClient {
     /// them all.)
     fn watch_config(&self, service: &ServiceName) -> Arc<KeyWatch<ConfigKey>> {
         let keys = Keys { bucket: Bucket::Config.name(&self.bucket_prefix), filter: service.to_string() };
-        self.shared.configs.get(self, keys, || ConfigKey::new(service.clone()))
+        self.shared.configs.get(self, keys, || ConfigKey::new(service.clone()), |_| {})
     }
 
     /// The watch of all instances: one for all who look.
     fn watch_instances(&self) -> Arc<KeyWatch<Services>> {
         let keys = Keys { bucket: Bucket::Services.name(&self.bucket_prefix), filter: ">".into() };
-        self.shared.services.get(self, keys, Services::default)
+        self.shared.services.get(self, keys, Services::default, |watch| discovery::confirm(self, watch))
     }
 }
 
@@ -183,13 +183,21 @@ impl<S> Default for Watches<S> {
 
 impl<S: Fold> Watches<S> {
     /// The watch of `keys`, started if nobody has it.
-    fn get(&self, hub: &HubClient, keys: Keys, state: impl FnOnce() -> S) -> Arc<KeyWatch<S>> {
+    fn get(
+        &self,
+        hub: &HubClient,
+        keys: Keys,
+        state: impl FnOnce() -> S,
+        prepare: impl FnOnce(&mut KeyWatch<S>),
+    ) -> Arc<KeyWatch<S>> {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watch) = watches.get(&keys).and_then(Weak::upgrade) {
             return watch;
         }
         watches.retain(|_, watch| watch.strong_count() > 0);
-        let watch = Arc::new(KeyWatch::start(&hub.nats, hub.link(), keys.clone(), state()));
+        let mut watch = KeyWatch::start(&hub.nats, hub.link(), keys.clone(), state());
+        prepare(&mut watch);
+        let watch = Arc::new(watch);
         watches.insert(keys, Arc::downgrade(&watch));
         watch
     }

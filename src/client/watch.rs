@@ -112,6 +112,7 @@ pub(super) struct KeyWatch<S> {
     state: Arc<watch::Sender<S>>,
     doubt: Arc<Notify>,
     _task: Task,
+    _beside: Option<Task>,
     _link: Arc<Link>,
 }
 
@@ -132,7 +133,12 @@ impl<S: Fold> KeyWatch<S> {
             let (watcher, connection) = (Arc::clone(&watcher), connection.clone());
             async move { watcher.run(connection).await }
         });
-        Self { state, doubt, _task: task, _link: link }
+        Self { state, doubt, _task: task, _beside: None, _link: link }
+    }
+
+    /// Has a task run beside the watch, which may change what is made of its news.
+    pub(super) fn beside(&mut self, task: impl FnOnce(Arc<watch::Sender<S>>) -> Task) {
+        self._beside = Some(task(Arc::clone(&self.state)));
     }
 
     /// What is known, and each time that it changes.

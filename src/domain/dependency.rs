@@ -151,6 +151,12 @@ impl Graph {
         sorted.collect()
     }
 
+    /// Whether `node` needs one of these, directly or through others.
+    #[must_use]
+    pub fn needs_any(&self, node: usize, wanted: impl Fn(&ServiceName) -> bool) -> bool {
+        self.groups([node], |_| true).into_iter().flatten().any(|needed| needed != node && wanted(&self.names[needed]))
+    }
+
     /// Who suffers when `node` goes down.
     #[must_use]
     pub fn impact(&self, node: usize) -> Impact {

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Hub;
 use super::graph::{GraphReader, Read};
+use super::inspector::Inspector;
 use super::throttle::Throttle;
+use crate::domain::alert::Severity;
 use crate::domain::alert::facts::Facts;
-use crate::domain::alert::plan::{Bounds, plan};
+use crate::domain::alert::plan::{Bounds, Plan, plan};
 use crate::domain::dependency::Graph;
 use crate::domain::lease::Token;
+use crate::domain::name::ServiceName;
 use crate::domain::settings::Settings;
 use crate::store::alert_facts::Registrations;
 use crate::store::alerts::Carried;
@@ -30,6 +34,13 @@ const BOUNDS: Bounds = Bounds { begin: 100, end: 1_000 };
 /// a fleet that starts changes it all the time.
 const REST: u32 = 20;
 
+/// How long what a service stands on may take to be looked at before the service's alert begins: it should name its cause
+/// from the first.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked at for that, at the most.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// And no later than this, however long it took: an alert may name no cause, or another one, until then.
 const REST_AT_MOST: Duration = Duration::from_secs(10);
 
@@ -40,6 +51,8 @@ pub struct AlertPass {
     settings: watch::Receiver<Settings>,
     leadership: watch::Receiver<Option<Token>>,
     graph: Mutex<KnownGraph>,
+    inspector: Arc<Inspector>,
+    looked: Mutex<Option<Instant>>,
     wake: Arc<Notify>,
     /// Wakes the outbox.
     committed: Arc<Notify>,
@@ -64,6 +77,8 @@ impl AlertPass {
             settings: hub.settings.clone(),
             leadership,
             graph: Mutex::default(),
+            inspector: Arc::clone(&hub.inspector),
+            looked: Mutex::default(),
             wake: Arc::default(),
             committed: Arc::clone(&hub.committed),
             failing: Throttle::new(Duration::from_secs(60)),
@@ -101,21 +116,52 @@ impl AlertPass {
 
     async fn pass(&self, token: Token) -> Result<(), StoreError> {
         let settings = self.settings.borrow().clone();
-        let situation = self.store.situation(&settings).await?;
-        let (facts, outlasted) = (situation.facts, situation.outlasted);
-        let read = self.graph(&facts, situation.registrations).await;
-        // A large graph takes a while to walk.
-        let planning = tokio::task::spawn_blocking(move || {
-            let none = Graph::default();
-            plan(&facts, read.as_ref().map_or(&none, |read| &read.dependencies.graph), BOUNDS)
-        });
-        let plan = planning.await.map_err(StoreError::defect)?;
+        let (mut plan, mut outlasted, suspects) = self.plan(&settings).await?;
+        if suspects && self.look().await {
+            (plan, outlasted, _) = self.plan(&settings).await?;
+        }
         if plan.is_empty() && !outlasted {
             return Ok(());
         }
         let Some(carried) = self.store.carry_out(token, &plan).await? else { return Ok(()) };
         self.tell(&carried);
         Ok(())
+    }
+
+    /// What has to be done; whether an alert outlasts its silence; and whether an alert begins whose cause may be a
+    /// component that hasn't been looked at since.
+    async fn plan(&self, settings: &Settings) -> Result<(Plan, bool, bool), StoreError> {
+        let situation = self.store.situation(settings).await?;
+        let (facts, outlasted) = (situation.facts, situation.outlasted);
+        let read = self.graph(&facts, situation.registrations).await;
+        let components = settings.health_monitoring.infrastructure_components.clone();
+        // A large graph takes a while to walk.
+        let planning = tokio::task::spawn_blocking(move || {
+            let none = Graph::default();
+            let graph = read.as_ref().map_or(&none, |read| &read.dependencies.graph);
+            let plan = plan(&facts, graph, BOUNDS);
+            let is_component = |name: &ServiceName| components.iter().any(|component| component.name == *name);
+            let suspects = plan.begin.iter().any(|begin| {
+                let is_unexplained = begin.severity != Severity::Info && begin.cause.is_none();
+                let node = graph.node(&begin.name).filter(|_| is_unexplained && begin.kind.is_about_health());
+                node.is_some_and(|node| graph.needs_any(node, is_component))
+            });
+            (plan, suspects)
+        });
+        let (plan, suspects) = planning.await.map_err(StoreError::defect)?;
+        Ok((plan, outlasted, suspects))
+    }
+
+    /// Has the components looked at, unless that was so a moment ago.
+    async fn look(&self) -> bool {
+        {
+            let mut looked = self.looked.lock().await;
+            if looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
+                return false;
+            }
+            *looked = Some(Instant::now());
+        }
+        timeout(LOOK_PATIENCE, self.inspector.inspect()).await.is_ok()
     }
 
     /// The graph of these registrations, if anything needs it now; an older one when it can't be read, so that alerts come

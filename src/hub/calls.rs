@@ -107,22 +107,23 @@ impl Hub {
         if let Some(schema) = &request.config_schema {
             compiles("config_schema", schema).await?;
         }
+        let settings = self.settings.borrow().service_discovery.clone();
+        let asked = request.heartbeat_interval_seconds;
+        let interval_seconds = asked.unwrap_or(settings.heartbeat_interval_seconds);
         let made = self
             .store
-            .register(&request, &instance_id)
+            .register(&request, &instance_id, interval_seconds)
             .await
             .map_err(|error| explain(&error, "register", Some(service)))?;
         self.committed.notify_one();
         tracing::info!(service, instance = instance_id.as_str(), incarnation = made.incarnation, "registered");
-        let settings = self.settings.borrow().service_discovery.clone();
-        let asked = request.heartbeat_interval_seconds;
         let mut warnings = registration_warnings(&request);
         if let Some(schema) = &request.config_schema {
             warnings.extend(self.warn_of_config(&request.service_name, schema).await);
         }
         Ok(Registered {
             status: request.status.unwrap_or(Status::Healthy),
-            heartbeat_interval_seconds: asked.unwrap_or(settings.heartbeat_interval_seconds),
+            heartbeat_interval_seconds: interval_seconds,
             service_timeout_seconds: liveness::timeout_seconds(asked, &settings),
             incarnation: made.incarnation,
             config: made.config,
@@ -153,13 +154,12 @@ impl Hub {
         {
             self.weigh_hearsay(&service_name, &heard.instance_id, runs).await;
         }
-        let default_interval = self.settings.borrow().service_discovery.heartbeat_interval_seconds;
         Ok(HeartbeatAck {
             service_name,
             instance_id: heard.instance_id,
             status: heard.status,
             config: heard.config,
-            heartbeat_interval_seconds: heard.interval_seconds.unwrap_or(default_interval),
+            heartbeat_interval_seconds: heard.interval_seconds,
         })
     }
 

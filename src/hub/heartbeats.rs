@@ -11,7 +11,7 @@ use super::nats::Interruptions;
 use super::serve::explain;
 use crate::domain::name::InstanceId;
 use crate::domain::settings::Settings;
-use crate::store::heartbeat::{Beat, Heard};
+use crate::store::heartbeat::{Beat, Heard, Taking};
 use crate::store::{Store, StoreError};
 use crate::wire::Error;
 
@@ -107,7 +107,13 @@ impl HeartbeatWriter {
 
     /// One result per heartbeat; and the failure that some of them share, with what they are told of it.
     async fn store_all(&self, beats: &[&Beat]) -> (Vec<Result<Heard, Error>>, Option<(StoreError, Error)>) {
-        let record = self.settings.borrow().health_monitoring.record_heartbeats;
+        let how = {
+            let settings = self.settings.borrow();
+            Taking {
+                record: settings.health_monitoring.record_heartbeats,
+                default_interval: settings.service_discovery.heartbeat_interval_seconds,
+            }
+        };
         let mut failure = None;
         let mut fail = |error: StoreError| {
             let told = explain(&error, "heartbeat", None);
@@ -116,7 +122,7 @@ impl HeartbeatWriter {
         };
         let first = firsts(beats.iter().map(|beat| speaker(beat)));
         let firsts: Vec<&Beat> = beats.iter().zip(&first).filter(|(_, first)| **first).map(|(beat, _)| *beat).collect();
-        let mut touched = match self.store.touch(&firsts, record).await {
+        let mut touched = match self.store.touch(&firsts, how).await {
             Ok(touched) => touched.into_iter(),
             Err(error) => {
                 let told = fail(error);
@@ -129,7 +135,7 @@ impl HeartbeatWriter {
             beats.iter().zip(&touched).filter(|(_, heard)| heard.is_none()).map(|(beat, _)| *beat).collect();
         let mut applied = Vec::new();
         if !others.is_empty() {
-            applied = match self.store.apply(&others, record).await {
+            applied = match self.store.apply(&others, how).await {
                 Ok(applied) => {
                     if applied.changed {
                         self.committed.notify_one();

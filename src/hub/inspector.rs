@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long after a probe that found a component down another one must find the same: nobody is woken for one lost packet.
 const CONFIRMATION: Duration = Duration::from_millis(500);
 
+/// How often it looks at the most while something isn't well, in seconds: who waits for its end needn't wait for long.
+const CLOSE: f64 = 5.0;
+
 /// Rounds that wait for PostgreSQL at the most, the newest ones. With the default interval that is more than an hour.
 const MAX_UNKEPT: usize = 64;
 
@@ -36,6 +39,8 @@ pub struct Inspector {
     committed: Arc<Notify>,
     projector: Arc<Projector>,
     probes: ProbeContext,
+    /// Whether it found a component that isn't well.
+    unwell: AtomicBool,
     /// The newest round. Its lock makes rounds take turns, so that they never pile up.
     last: tokio::sync::Mutex<Option<Round>>,
     /// Rounds that PostgreSQL doesn't have yet, oldest first.
@@ -70,13 +75,14 @@ impl Inspector {
         probes: ProbeContext,
     ) -> Self {
         let (last, unkept, names) = (tokio::sync::Mutex::new(None), Mutex::default(), Mutex::default());
-        Self { store, settings, leads, committed, projector, probes, last, unkept, names }
+        let unwell = AtomicBool::new(false);
+        Self { store, settings, leads, committed, projector, probes, unwell, last, unkept, names }
     }
 
     /// Inspects in a period until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let mut settings = self.settings.clone();
-        let (mut due, mut led) = (Instant::now(), false);
+        let (mut began, mut jitter, mut led): (Option<Instant>, f64, bool) = (None, 1.0, false);
         let mut watched = settings.borrow_and_update().health_monitoring.clone();
         loop {
             tokio::select! {
@@ -84,7 +90,7 @@ impl Inspector {
                 Ok(()) = settings.changed() => {
                     let now = settings.borrow_and_update().health_monitoring.clone();
                     if now != watched {
-                        (watched, due) = (now, Instant::now());
+                        (watched, began) = (now, None);
                     }
                 }
                 () = stop.cancelled() => return,
@@ -96,16 +102,20 @@ impl Inspector {
                 // what must be found.
                 led = false;
             }
-            if !led || Instant::now() < due {
+            let period = match watched.check_interval_seconds {
+                period if self.unwell.load(Ordering::Relaxed) => period.min(CLOSE),
+                period => period,
+            };
+            if !led || began.is_some_and(|began| began.elapsed().as_secs_f64() < period * jitter) {
                 continue;
             }
-            let period = watched.check_interval_seconds;
-            due = Instant::now() + Duration::from_secs_f64(period * (0.9 + 0.2 * fastrand::f64()));
-            tokio::select! {
-                inspected = self.inspect() => if let Some(error) = inspected.unkept {
-                    tracing::debug!(cause = %error.chain(), "a round of checks will be stored later");
-                },
+            (began, jitter) = (Some(Instant::now()), 0.9 + 0.2 * fastrand::f64());
+            let inspected = tokio::select! {
+                inspected = self.inspect() => inspected,
                 () = stop.cancelled() => return,
+            };
+            if let Some(error) = &inspected.unkept {
+                tracing::debug!(cause = %error.chain(), "a round of checks will be stored later");
             }
         }
     }
@@ -127,6 +137,9 @@ impl Inspector {
         let checks = components.iter().map(|component| self.check(component, was_down(component)));
         let checked = Arc::new(join_all(checks).await);
         *last = Some(Round { began, checked: Arc::clone(&checked) });
+        let is_unwell =
+            |checked: &Checked| matches!(checked.status, DependencyStatus::Degraded | DependencyStatus::Down);
+        self.unwell.store(checked.iter().any(is_unwell), Ordering::Relaxed);
         let unkept = self.keep(checked.to_vec()).await.err();
         Inspected { checked, unkept }
     }

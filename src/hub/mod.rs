@@ -83,7 +83,7 @@ pub struct Hub {
     /// Whether the watch that keeps memory fresh is live.
     config_sight: Arc<Sight>,
     configs: Arc<Projector>,
-    inspector: Inspector,
+    inspector: Arc<Inspector>,
     graph: Arc<GraphReader>,
     heartbeats: HeartbeatQueue,
     settings: watch::Receiver<Settings>,

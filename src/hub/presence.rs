@@ -78,7 +78,7 @@ impl Presence {
             heartbeat_interval_seconds: Some(INTERVAL.as_secs_f64()),
             ..Register::new(ServiceName::hub())
         };
-        match self.store.register(&request, &self.replica_id).await {
+        match self.store.register(&request, &self.replica_id, INTERVAL.as_secs_f64()).await {
             Ok(made) => {
                 self.committed.notify_one();
                 Some(made.incarnation)

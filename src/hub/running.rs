@@ -97,14 +97,14 @@ impl Running {
             Arc::clone(&committed),
         );
         let leads = Arc::new(AtomicBool::new(false));
-        let inspector = Inspector::new(
+        let inspector = Arc::new(Inspector::new(
             store.clone(),
             settings.clone(),
             Arc::clone(&leads),
             Arc::clone(&committed),
             Arc::clone(&infra),
             ProbeContext::of_hub(&options),
-        );
+        ));
         let hub = Arc::new(Hub {
             responder: Responder::new(requests.client.clone(), options.inboxes.clone()),
             config_sight: Arc::new(Sight::default()),
@@ -215,14 +215,8 @@ impl Running {
             crowded: Throttle::new(Duration::from_secs(3600)),
         });
         supervise(&self.passes, "retention", &self.passing, retention, |it, stop| async move { it.run(stop).await });
-        let whole = Arc::clone(hub);
-        supervise(
-            &self.passes,
-            "inspector",
-            &self.passing,
-            whole,
-            |it, stop| async move { it.inspector.run(stop).await },
-        );
+        let inspector = Arc::clone(&hub.inspector);
+        supervise(&self.passes, "inspector", &self.passing, inspector, |it, stop| async move { it.run(stop).await });
         let peers = Arc::new(Peers {
             store: hub.store.urgent(),
             writer: hub.writer.clone(),

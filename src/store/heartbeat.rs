@@ -34,10 +34,19 @@ pub struct Heard {
     pub instance_id: InstanceId,
     /// Its status now.
     pub status: Status,
-    /// The interval that it asked for, in seconds.
-    pub interval_seconds: Option<f64>,
+    /// The interval that it is to beat at, in seconds.
+    pub interval_seconds: f64,
     /// The config that should be in force.
     pub config: Option<ConfigRef>,
+}
+
+/// How heartbeats are taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taking {
+    /// Whether a row of each is kept in `health_metrics`.
+    pub record: bool,
+    /// The interval of those that asked for none, in seconds.
+    pub default_interval: f64,
 }
 
 /// What [`Store::apply`] did.
@@ -51,11 +60,11 @@ pub struct AppliedBeats {
 
 impl Store {
     /// Takes the heartbeats that change nothing but the time; `None` for each of the others, which were not taken.
-    /// `record` keeps a row of each in `health_metrics`. No two may speak for one instance.
+    /// No two may speak for one instance.
     ///
     /// # Errors
     /// What Postgres says; the heartbeats may have been taken all the same.
-    pub async fn touch(&self, beats: &[&Beat], record: bool) -> Result<Vec<Option<Heard>>, StoreError> {
+    pub async fn touch(&self, beats: &[&Beat], how: Taking) -> Result<Vec<Option<Heard>>, StoreError> {
         if beats.is_empty() {
             return Ok(Vec::new());
         }
@@ -68,8 +77,18 @@ impl Store {
         let revisions: Vec<Option<i64>> = beats.iter().map(|beat| beat.report.applied.revision).collect();
         let versions: Vec<Option<i64>> = beats.iter().map(|beat| beat.report.applied.version).collect();
         let errors: Vec<Option<&str>> = beats.iter().map(|beat| beat.report.applied.error.as_deref()).collect();
-        let params: super::Params<'_> =
-            &[&services, &instances, &incarnations, &statuses, &metrics, &revisions, &versions, &errors, &record];
+        let params: super::Params<'_> = &[
+            &services,
+            &instances,
+            &incarnations,
+            &statuses,
+            &metrics,
+            &revisions,
+            &versions,
+            &errors,
+            &how.record,
+            &how.default_interval,
+        ];
         let rows = self.query(sql::HEARTBEAT_TOUCH, params).await?;
         let mut heard = vec![None; beats.len()];
         for row in rows {
@@ -79,7 +98,7 @@ impl Store {
             *slot = Some(Heard {
                 instance_id,
                 status: beat.report.status,
-                interval_seconds: row.read("heartbeat_interval_seconds")?,
+                interval_seconds: row.read("told_interval_seconds")?,
                 config: match row.read::<Option<i64>>("revision")? {
                     Some(_) => Some(config_ref_from(&row)?),
                     None => None,
@@ -93,13 +112,13 @@ impl Store {
     ///
     /// # Errors
     /// What Postgres says; what rules refuse stands in the results.
-    pub async fn apply(&self, beats: &[&Beat], record: bool) -> Result<AppliedBeats, StoreError> {
-        let input = (beats, record);
-        self.run_tx("heartbeats", input, |tx, (beats, record)| Box::pin(apply_in(tx, beats, *record))).await
+    pub async fn apply(&self, beats: &[&Beat], how: Taking) -> Result<AppliedBeats, StoreError> {
+        let input = (beats, how);
+        self.run_tx("heartbeats", input, |tx, (beats, how)| Box::pin(apply_in(tx, beats, *how))).await
     }
 }
 
-async fn apply_in(tx: &Tx<'_>, beats: &[&Beat], record: bool) -> Result<AppliedBeats, StoreError> {
+async fn apply_in(tx: &Tx<'_>, beats: &[&Beat], how: Taking) -> Result<AppliedBeats, StoreError> {
     let named: Vec<_> = beats
         .iter()
         .filter_map(|beat| beat.report.instance_id.as_ref().map(|instance| (&beat.service_name, instance)))
@@ -141,12 +160,13 @@ async fn apply_in(tx: &Tx<'_>, beats: &[&Beat], record: bool) -> Result<AppliedB
                 events.extend(changes(&beat.service_name, &row.record, &after));
                 row.record = after;
                 accepted.push(beat, row.id, &row.record);
-                decided.push(Ok((row.record.instance_id.clone(), row.record.status, row.interval_seconds)));
+                let interval = row.interval_seconds.unwrap_or(how.default_interval);
+                decided.push(Ok((row.record.instance_id.clone(), row.record.status, interval)));
             }
         }
     }
 
-    accepted.write(tx, record).await?;
+    accepted.write(tx, how).await?;
     tx.record(&events).await?;
     let services: Vec<&str> = beats.iter().map(|beat| beat.service_name.as_str()).collect();
     let configs = tx.config_refs(&services).await?;
@@ -207,7 +227,7 @@ impl<'a> Accepted<'a> {
         self.records.insert(id, record.clone());
     }
 
-    async fn write(&self, tx: &Tx<'_>, record: bool) -> Result<(), StoreError> {
+    async fn write(&self, tx: &Tx<'_>, how: Taking) -> Result<(), StoreError> {
         if self.beats.is_empty() {
             return Ok(());
         }
@@ -216,8 +236,9 @@ impl<'a> Accepted<'a> {
         let revisions: Vec<Option<i64>> = records.iter().map(|record| record.applied.revision).collect();
         let versions: Vec<Option<i64>> = records.iter().map(|record| record.applied.version).collect();
         let errors: Vec<Option<&str>> = records.iter().map(|record| record.applied.error.as_deref()).collect();
-        tx.execute(sql::HEARTBEAT_APPLY, &[&ids, &statuses, &revisions, &versions, &errors]).await?;
-        if record {
+        let params: super::Params<'_> = &[&ids, &statuses, &revisions, &versions, &errors, &how.default_interval];
+        tx.execute(sql::HEARTBEAT_APPLY, params).await?;
+        if how.record {
             let services: Vec<&str> = self.beats.iter().map(|(beat, _)| beat.service_name.as_str()).collect();
             let instances: Vec<&str> = self.beats.iter().map(|(_, instance)| instance.as_str()).collect();
             let statuses: Vec<&str> = self.beats.iter().map(|(beat, _)| beat.report.status.as_str()).collect();

@@ -70,14 +70,22 @@ impl Tx<'_> {
 }
 
 impl Store {
-    /// Registers an instance under `instance_id`, which replaces its record if there is one.
+    /// Registers an instance under `instance_id`, which replaces its record if there is one. It is told to beat each
+    /// `interval_seconds`.
     ///
     /// # Errors
     /// [`ErrorCode::DependencyUnavailable`] where that was asked for; what Postgres says.
-    pub async fn register(&self, request: &Register, instance_id: &InstanceId) -> Result<Registration, StoreError> {
-        let input = (request, instance_id);
-        self.run_tx("register", input, |tx, (request, instance_id)| Box::pin(register_in(tx, request, instance_id)))
-            .await
+    pub async fn register(
+        &self,
+        request: &Register,
+        instance_id: &InstanceId,
+        interval_seconds: f64,
+    ) -> Result<Registration, StoreError> {
+        let input = (request, instance_id, interval_seconds);
+        self.run_tx("register", input, |tx, (request, instance_id, interval_seconds)| {
+            Box::pin(register_in(tx, request, instance_id, *interval_seconds))
+        })
+        .await
     }
 
     /// Removes an instance's record, and tells which.
@@ -144,7 +152,12 @@ impl Store {
     }
 }
 
-async fn register_in(tx: &Tx<'_>, request: &Register, instance_id: &InstanceId) -> Result<Registration, StoreError> {
+async fn register_in(
+    tx: &Tx<'_>,
+    request: &Register,
+    instance_id: &InstanceId,
+    interval_seconds: f64,
+) -> Result<Registration, StoreError> {
     let service = request.service_name.as_str();
     let status = request.status.unwrap_or(Status::Healthy);
     let dependencies = dependency_states(tx, &request.dependencies).await?;
@@ -162,6 +175,7 @@ async fn register_in(tx: &Tx<'_>, request: &Register, instance_id: &InstanceId) 
         &serde_json::json!(request.dependencies),
         &Value::Object(request.metadata.clone()),
         &request.config_schema,
+        &interval_seconds,
     ];
     let incarnation: i64 = tx.query_one(sql::INSTANCE_REGISTER, params).await?.read("incarnation")?;
     tx.record(&[NewEvent {

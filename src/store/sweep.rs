@@ -131,7 +131,7 @@ fn candidate_from(row: &Row, vantage: &Vantage<'_>) -> Result<Candidate, StoreEr
         last_heartbeat: row.read("last_heartbeat")?,
         overheard: overheard.map(|at| vantage.tick.now - vantage.tick.monotonic.saturating_sub(at)),
         status_since: row.read("status_since")?,
-        interval_seconds: row.read("heartbeat_interval_seconds")?,
+        interval_seconds: row.read("interval_seconds")?,
         read_at: row.read("read_at")?,
     };
     Ok(Candidate { id: row.read("id")?, service_name, instance_id, incarnation, observed })

@@ -77,7 +77,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// When it is no text, too long, or holds control characters.
     pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Error> {
-        let text = self.bounded(name)?;
+        let text = self.bounded(name, self.limits.text_chars)?;
         text.as_deref().map_or(Ok(()), text::check_line).map_err(|rule| Error::field(name, rule))?;
         Ok(text)
     }
@@ -97,30 +97,29 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// As [`Fields::author`].
     pub fn remark(&mut self, name: &'static str) -> Result<Option<String>, Error> {
-        let text = self.bounded(name)?;
+        let text = self.bounded(name, self.limits.text_chars)?;
         text.as_deref().map_or(Ok(()), text::check_lines).map_err(|rule| Error::field(name, rule))?;
         text.as_deref().map_or(Ok(()), |text| holds_no_secret(name, text))?;
         Ok(text)
     }
 
-    /// Takes a text that a program worded. Control characters in it become spaces: nothing is refused for how an error
-    /// reads.
+    /// Takes a text that a program worded. Control characters in it become spaces, and what this hub allows less of than
+    /// others is cut: nothing is refused for how an error reads.
     ///
     /// # Errors
     /// When it is no text, or too long.
     pub fn report(&mut self, name: &'static str) -> Result<Option<String>, Error> {
-        Ok(self.bounded(name)?.map(|text| text::cleaned(&text)))
+        let (kept, most) = (self.limits.text_chars, self.limits.text_chars.max(Limits::default().text_chars));
+        Ok(self.bounded(name, most)?.map(|text| text::cleaned(&text).chars().take(kept).collect()))
     }
 
-    fn bounded(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+    fn bounded(&mut self, name: &'static str, most: usize) -> Result<Option<String>, Error> {
         let text = self.typed(name, "must be a text", |value| match value {
             Value::String(text) => Some(text),
             _ => None,
         })?;
         match text {
-            Some(text) if text.chars().count() > self.limits.text_chars => {
-                Err(Error::too_large(name, self.limits.text_chars, "characters"))
-            }
+            Some(text) if text.chars().count() > most => Err(Error::too_large(name, most, "characters")),
             text => Ok(text),
         }
     }
@@ -158,12 +157,13 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// When it lies outside 1 to the most that a page may have.
     pub fn page_limit(&mut self) -> Result<u32, Error> {
-        let most = self.limits.page_max;
+        // What a client takes for the most needn't know that this hub allows less.
+        let most = self.limits.page_max.max(Limits::default().page_max);
         let rule = format!("must be an integer from 1 to {most}");
         let limit = self.typed("limit", &rule, |value| {
             value.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| (1..=most).contains(limit))
         })?;
-        Ok(limit.unwrap_or(self.limits.page_default))
+        Ok(limit.unwrap_or(self.limits.page_default).min(self.limits.page_max))
     }
 
     /// Takes `service_name`, which must agree with the subject where that names the service too.

@@ -57,7 +57,7 @@ const INCARNATION: Field = optional(
 const LIMIT: Field = optional(
     "limit",
     "integer",
-    "Rows of the page, 1 to 1000; left out, 100. A page also ends where a NATS message would be too large.",
+    "Rows of the page, 1 to 1000; left out, 100. A page also ends where the hub's settings allow no more, or a NATS message would be too large.",
 );
 const WINDOW: Field = optional(
     "window_seconds",

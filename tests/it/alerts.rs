@@ -293,6 +293,34 @@ async fn one_change_long_after_others_is_no_flapping() {
     active_once(&hub, &["warning liveness/flapping a", "warning service/degraded a"]).await;
 }
 
+/// Services feel that a component is down long before it is looked at again: it is looked at for their sake.
+#[tokio::test]
+async fn a_component_that_fails_is_one_page_even_if_others_say_so_first() {
+    let hub = Hub::fresh().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let cache = json!([{"name": "cache", "kind": "tcp", "target": address.to_string(), "timeout_ms": 500}]);
+    let health = json!({"operational": {"health_monitoring": {"infrastructure_components": cache}}});
+    hub.ask("config.set.central-hub", json!({"config": health})).await;
+    let seen_as = async |status: &'static str| {
+        eventually(2 * SOON, || async { hub.ask("infra.status", "").await["components"][0]["status"] == status }).await
+    };
+    seen_as("healthy").await;
+    register(&hub, "s", "i", json!(["cache"])).await;
+    register(&hub, "t", "i", json!(["s"])).await;
+    drop(listener);
+    for service in ["s", "t"] {
+        says(&hub, service, "i", "down").await;
+    }
+    active_once(&hub, &["critical infra/down cache", "info service/down s", "info service/down t"]).await;
+    let told = told(&hub, &["cache", "s", "t"]).await;
+    let pages = told.iter().filter(|line| line.starts_with("+critical") || line.starts_with("+warning"));
+    assert_eq!(pages.collect::<Vec<_>>(), ["+critical.infra.cache"], "{told:?}");
+    // What is down is looked at often, so that its end is seen.
+    let _listener = std::net::TcpListener::bind(address).unwrap();
+    seen_as("healthy").await;
+}
+
 /// Who needs what flaps may stay down while that is up for a moment: one page tells of both.
 #[tokio::test]
 async fn who_fails_with_what_flaps_is_no_page_of_its_own() {

@@ -1,6 +1,7 @@
 //! The Rust client looks at who else is there.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use central_hub::client::ServicesView;
 use central_hub::domain::name::ServiceName;
@@ -126,4 +127,41 @@ async fn a_bucket_that_is_emptied_or_lost_empties_no_view() {
     // Nothing in the new bucket says that a.1 left; that it isn't there, while others are, does after a while.
     ids_become(&view, &["a.2", "b.1"]).await;
     assert!(view.is_live());
+}
+
+/// Nor does one that holds something, while no hub is there to say who is gone.
+#[tokio::test]
+async fn a_bucket_that_was_filled_in_part_takes_nobody_from_a_view() {
+    let mut nats = private_nats().await;
+    let options = HubOptions::on(&nats.url(), &database().await);
+    let mut hub = Hub::start(options.clone()).await;
+    for id in ["1", "2", "3"] {
+        register(&hub, "a", id).await;
+    }
+    let view = client(&options).await.watch_services();
+    ids_become(&view, &["a.1", "a.2", "a.3"]).await;
+    let record = hub.value_once("services", "a.1", |_| true).await.to_string();
+
+    hub.process.kill9().await;
+    nats.kill9().await;
+    std::fs::remove_dir_all(nats.folder().join("store")).unwrap();
+    nats.restart().await.unwrap();
+    eventually(SOON, || async { !view.is_live() }).await;
+    let jetstream = async_nats::jetstream::new(hub.nats.clone());
+    let bucket = async_nats::jetstream::kv::Config { bucket: format!("{}_services", hub.prefix), ..Default::default() };
+    let bucket = eventually(SOON, || jetstream.create_key_value(bucket.clone())).await;
+    bucket.put("a.1", record.into()).await.unwrap();
+    eventually(2 * NEWEST, || async { view.is_live() }).await;
+    // For longer than a bucket that was made anew has to be filled.
+    let settled = tokio::time::Instant::now() + Duration::from_secs(11);
+    eventually(2 * SOON, || async {
+        assert_eq!(ids(&view).len(), 3);
+        tokio::time::Instant::now() > settled
+    })
+    .await;
+    let gone = "DELETE FROM service_registry WHERE instance_id = '2'";
+    hub.database().await.batch_execute(gone).await.unwrap();
+    hub.process.restart().await;
+    hub.process.ready().await;
+    ids_become(&view, &["a.1", "a.3"]).await;
 }

@@ -149,7 +149,7 @@ async fn limits_hold_from_then_on() {
         (json!({"depth": 8}), "config.set.a", &json!({"config": {"1": [[[[[[[[]]]]]]]]}}), "bad_request", "config"),
         (json!({"metrics": 1}), "heartbeat.a", &json!({"metrics": {"a": 1, "b": 2}}), "too_large", "metrics"),
         (json!({"text_chars": 128}), "config.delete.a", &json!({"comment": "c".repeat(129)}), "too_large", "comment"),
-        (json!({"page_max": 150}), "config.list", &json!({"limit": 151}), "bad_request", "limit"),
+        (json!({"page_max": 150}), "config.list", &json!({"limit": 1_001}), "bad_request", "limit"),
     ] {
         set_own(&hub, "limits", limits).await;
         hub.refused(call, body, code, field).await;
@@ -157,6 +157,14 @@ async fn limits_hold_from_then_on() {
     set_own(&hub, "limits", json!({"page_default": 2})).await;
     let page = hub.ask("config.list", "").await;
     assert_eq!((page["configs"].as_array().unwrap().len(), &page["next_cursor"]), (2, &json!("config/b")));
+    // Clients that know of no lower limits are served within them.
+    set_own(&hub, "limits", json!({"page_default": 2, "page_max": 2, "text_chars": 128})).await;
+    let page = hub.ask("config.list", json!({"limit": 1_000})).await;
+    assert_eq!(page["configs"].as_array().unwrap().len(), 2);
+    hub.ask("register.a", json!({"instance_id": "i"})).await;
+    hub.ask("heartbeat.a", json!({"config_error": "e".repeat(1_000)})).await;
+    let reported = hub.ask("services.get.a", "").await["instances"][0]["config_error"].clone();
+    assert_eq!(reported, "e".repeat(128));
     // No limit can lock its own way back.
     let least = json!({"config_keys": 100, "depth": 8, "body_bytes": 1024, "config_bytes": 1024, "text_chars": 128, "page_default": 1, "page_max": 1});
     set_own(&hub, "limits", least).await;

@@ -267,3 +267,26 @@ async fn a_leader_that_slept_through_its_lease_writes_nothing() {
 fn hub_named<'a>(hubs: &'a mut [HubProcess], replica_id: &str) -> &'a mut HubProcess {
     hubs.iter_mut().find(|hub| hub.options().replica_id == replica_id).unwrap()
 }
+
+/// A shorter default reaches those who beat by the one before only with their next heartbeat: they aren't silent until then.
+#[tokio::test]
+async fn a_new_default_interval_counts_from_when_it_is_told() {
+    let options = HubOptions::fresh().await;
+    let _hubs = replicas(&options, 1).await;
+    let (hub, truth) = (Asker::of(&options).await, Truth::of(&options));
+    let defaults = |interval: f64| {
+        let discovery = json!({"heartbeat_interval_seconds": interval, "service_timeout_seconds": 3.0 * interval});
+        json!({"config": {"operational": {"service_discovery": discovery}}})
+    };
+    hub.ask("config.set.central-hub", defaults(600.0)).await;
+    let told = async || hub.ask("heartbeat.told", "").await["heartbeat_interval_seconds"].as_f64();
+    hub.ask("register.told", json!({"instance_id": "i"})).await;
+    eventually(SOON, || async { told().await == Some(600.0) }).await;
+    hub.ask("config.set.central-hub", defaults(0.4)).await;
+    hub.ask("register.other", json!({"instance_id": "i", "heartbeat_interval_seconds": 0.4})).await;
+    let down = async |service: &str| truth.downed().await.contains(&(service.to_owned(), "i".to_owned()));
+    eventually(SOON, || async { down("other").await }).await;
+    assert!(!down("told").await, "it was told to beat each 600 s");
+    eventually(SOON, || async { told().await == Some(0.4) }).await;
+    eventually(SOON, || async { down("told").await }).await;
+}

@@ -154,8 +154,18 @@ fn of_service(service: &Service) -> Vec<Finding> {
         });
     }
     if let Some(changes) = service.changes {
-        let who = some_of(service, service.flapping, &service.flapping_ids, ["flaps", "flap"]);
-        let message = format!("{who}; up to {} changes of status in a short time", changes.count);
+        let now = match (down(service.now), degraded(service.now)) {
+            (Some(Case::ServiceDown), _) => ", and is down right now",
+            (_, Some(Case::ServiceDegraded)) => ", and is degraded right now",
+            _ => "",
+        };
+        let message = if in_use == 1 {
+            format!("{name} flaps{now}: {} changes of status in a short time", changes.count)
+        } else {
+            let who = some_of(service, service.flapping, &service.flapping_ids, ["flaps", "flap"]);
+            let now = now.replace("and is", "and all of it is");
+            format!("{who}; up to {} changes of status in a short time{now}", changes.count)
+        };
         let details = json!({
             "flapping": service.flapping, "in_use": in_use, "instances": service.flapping_ids,
             "changes": changes.count, "last_change": rfc3339(changes.last),
@@ -215,7 +225,11 @@ fn of_component(component: &Component) -> Vec<Finding> {
         }
     }
     if let Some(changes) = component.flapping {
-        let message = format!("{name} flaps: {} changes of status in a short time", changes.count);
+        let now = match component.now {
+            Status::Healthy => String::new(),
+            status => format!(", and is {status} right now"),
+        };
+        let message = format!("{name} flaps{now}: {} changes of status in a short time", changes.count);
         let details = json!({
             "component_kind": component.kind, "critical": component.critical,
             "changes": changes.count, "last_change": rfc3339(changes.last),
@@ -232,7 +246,7 @@ fn of_hold(hold: &Hold) -> Finding {
     };
     let until = rfc3339(hold.until);
     let message = format!(
-        "{} {whose} fell silent at once: they are marked down only if they stay silent until {until}; look at the network first",
+        "{} {whose} are silent at the same time: they are marked down only if they stay silent until {until}; look at the network first",
         hold.instances
     );
     Finding::sure(Case::MassExpiry, &name, message, json!({ "held": hold.instances, "until": until }))

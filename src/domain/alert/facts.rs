@@ -38,6 +38,12 @@ pub enum Trouble {
 }
 
 impl Kind {
+    /// Whether an alert of this kind tells how a service or component does.
+    #[must_use]
+    pub fn is_about_health(self) -> bool {
+        self.trouble().is_some()
+    }
+
     /// The trouble that an alert of this kind tells of.
     pub(super) fn trouble(self) -> Option<Trouble> {
         match self {
