@@ -203,7 +203,9 @@ impl Failure {
             ErrorCode::Incompatible => Some(format!("{}\n  --force publishes it all the same", list("instances")?)),
             ErrorCode::AmbiguousInstance => Some(format!("{}\n  --instance names one", list("instances")?)),
             ErrorCode::DependencyUnavailable => list("dependencies"),
-            ErrorCode::NotRegistered => Some("  `central-hub services register` registers one".into()),
+            ErrorCode::NotRegistered => {
+                Some("  `central-hub services list` shows who is; `central-hub services register` registers one".into())
+            }
             ErrorCode::VersionConflict => Some("  `central-hub config get` shows what is active now".into()),
             _ => None,
         }
