@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
-from servers import unique
+from servers import eventually, unique
 
-from central_hub import CentralHubClient, ConfigAPI, HubUnavailable, InfrastructureMonitor
-from central_hub.errors import Expired, NotFound, SchemaViolation, SecretDetected, VersionConflict
+from central_hub import CentralHubClient, ConfigAPI, HubError, HubUnavailable, InfrastructureMonitor
+from central_hub.errors import BadRequest, Expired, NotFound, SchemaViolation, SecretDetected, VersionConflict
 
 
 @pytest.fixture
@@ -55,6 +56,8 @@ async def test_what_the_hub_refuses(api: ConfigAPI, service: str) -> None:
     with pytest.raises(SecretDetected) as secret:
         await api.update_config(service, {"db": {"password": "hunter2!"}})
     assert secret.value.details["paths"] == ["/db/password"]
+    assert "/db/password" in str(secret.value)
+    assert "hunter2" not in str(secret.value)
     assert await api.update_config(service, {"db": {"password": "header"}}, not_secret=["/db/password"]) == 2
     with pytest.raises(Expired):
         await api.update_config(service, {"n": 3}, deadline=datetime.now(timezone.utc) - timedelta(hours=1))
@@ -72,10 +75,50 @@ async def test_what_the_hub_refuses(api: ConfigAPI, service: str) -> None:
     with pytest.raises(SchemaViolation) as violation:
         await api.update_config(service, {})
     assert violation.value.details["violations"][0]["path"] == ""
+    assert violation.value.details["violations"][0]["message"] in str(violation.value)
     assert (await api.validate(service, {}))["valid"] is False
     assert (await api.validate(service, {"n": 1}))["valid"] is True
     await api.set_schema(service, None)
     assert await api.get_schema(service) is None
+
+
+def test_a_long_list_of_findings_is_cut() -> None:
+    text = str(HubError.of("secret_detected", "config: it carries secrets", {"paths": [f"/{n}" for n in range(7)]}))
+    assert text == "config: it carries secrets: /0; /1; /2; /3; /4; and 2 more (secret_detected)"
+
+
+async def test_what_json_cannot_hold_is_named(api: ConfigAPI, service: str) -> None:
+    for call in (api.set, api.patch, api.validate):
+        with pytest.raises(BadRequest, match="it must be a mapping, as a dict is, not list"):
+            await call(service, [1])  # type: ignore[operator]
+    itself: dict[str, Any] = {"a": 1}
+    itself["b"] = itself
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"a": {"b/c": [1.0, float("nan")]}}, ValueError, "config/a/b~1c/1: it must be a finite number"),
+        ({"secret-value": {"a": {"secret-value"}}}, TypeError, "config/secret-value/a: JSON has no set"),
+        ({"a": {("secret-value",): 1}}, TypeError, "config/a: its keys must be texts, not tuple"),
+        ({"a": "secret-value\ud800"}, ValueError, "config/a: it must be Unicode text"),
+        ({"\ud800": 1}, ValueError, "config: its keys must be Unicode text"),
+        (itself, ValueError, "it must not hold itself"),
+        ({"a": deep}, ValueError, "nor be nested deeper"),
+    ]
+    for config, kind, why in cases:
+        with pytest.raises(kind) as refused:
+            await api.set(service, config)
+        assert why in str(refused.value)
+        assert "secret-value" not in str(refused.value).replace("config/secret-value", "")
+
+
+async def test_a_change_ends_with_its_client(service: str) -> None:
+    api = ConfigAPI("nats://127.0.0.1:1", timeout=3600)
+    changing = asyncio.ensure_future(api.set(service, {"n": 1}))
+    await eventually(lambda: api._calls.connection._attempt > 1)
+    await api.close()
+    with pytest.raises(HubUnavailable):
+        await asyncio.wait_for(changing, 10)
 
 
 async def test_a_change_happens_once_however_often_it_is_sent(

@@ -9,11 +9,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .backoff import Backoff
-from .calls import Calls, given
+from .calls import Calls, an_object, given
 from .closing import Closing
 from .errors import HubUnavailable, NotAuthorized, Overloaded, StoreUnavailable
 from .names import check_service
 from .options import ConnectionArgs
+from .waiting import happens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -91,7 +92,7 @@ class ConfigAPI(Closing):
         Gives ``version``, ``revision``, ``epoch``, whether it ``changed`` anything, whether KV has it
         (``published``), ``warnings``.
         """
-        return await self._change("set", service_name, {"config": dict(config)}, created_by, options)
+        return await self._change("set", service_name, {"config": an_object("config", config)}, created_by, options)
 
     async def patch(
         self,
@@ -102,7 +103,7 @@ class ConfigAPI(Closing):
     ) -> dict[str, Any]:
         """Publishes what a JSON merge patch (RFC 7396) makes of the active config; ``None`` removes a key. Answers as
         `set`."""
-        return await self._change("patch", service_name, {"patch": dict(patch)}, created_by, options)
+        return await self._change("patch", service_name, {"patch": an_object("patch", patch)}, created_by, options)
 
     async def rollback(
         self,
@@ -147,7 +148,7 @@ class ConfigAPI(Closing):
 
     async def validate(self, service_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """Would it be taken? ``valid``, and if not: ``violations``, ``secrets``, ``incompatible_instances``."""
-        return await self._ask("validate", service_name, config=dict(config))
+        return await self._ask("validate", service_name, config=an_object("config", config))
 
     async def status(self, service_name: str) -> dict[str, Any]:
         """Who runs what: ``published`` (KV has the newest), ``converged`` (every live instance runs it),
@@ -189,9 +190,8 @@ class ConfigAPI(Closing):
                 raise
             except (HubUnavailable, StoreUnavailable, Overloaded) as error:
                 delay = max(backoff.next(), getattr(error, "retry_after", None) or 0.0)
-                if loop.time() + delay >= deadline:
+                if loop.time() + delay >= deadline or await happens(self._calls.connection.closed, delay):
                     raise
-                await asyncio.sleep(delay)
 
 
 def _fields(options: ChangeOptions) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .connection import Connection
 from .errors import BadOption, BadReply, BadRequest, CentralHubError, HubError
 from .options import ConnectionArgs, Options
+from .references import pointed
 
 if TYPE_CHECKING:
     from .client import CentralHubClient
@@ -76,9 +79,55 @@ def given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def an_object(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value, if it can be a JSON object. Raises `BadRequest`."""
+    if not isinstance(value, Mapping):
+        rule = f"it must be a mapping, as a dict is, not {type(value).__name__}"
+        raise BadRequest("bad_request", f"{field}: {rule}", {"field": field})
+    return dict(value)
+
+
 def encode(body: dict[str, Any]) -> bytes:
-    """The body's JSON. NaN and infinity are a `ValueError`: JSON has none."""
-    return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    """The body's JSON. Raises `ValueError` or `TypeError` for what JSON can't hold; it says where, and never what."""
+    try:
+        return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except (ValueError, TypeError, RecursionError):
+        raise _misfit(body) from None
+
+
+def _misfit(body: dict[str, Any]) -> Exception:
+    """What of the body isn't JSON, outermost first."""
+    queue: deque[tuple[str, Any]] = deque((field, value) for field, value in body.items())
+    seen: set[int] = set()
+    while queue:
+        place, value = queue.popleft()
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                return ValueError(f"{place}: it must be a finite number; JSON has neither NaN nor infinity")
+        elif isinstance(value, str):
+            if not _is_unicode(value):
+                return ValueError(f"{place}: it must be Unicode text; it has half of a surrogate pair")
+        elif isinstance(value, (dict, list, tuple)):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, member in pairs:
+                if not isinstance(key, (str, int, float, type(None))):
+                    return TypeError(f"{place}: its keys must be texts, not {type(key).__name__}")
+                if isinstance(key, str) and not _is_unicode(key):
+                    return ValueError(f"{place}: its keys must be Unicode text; one has half of a surrogate pair")
+                queue.append((f"{place}/{pointed(str(key))}", member))
+        elif not isinstance(value, (int, type(None))):
+            return TypeError(
+                f"{place}: JSON has no {type(value).__name__}; it must be made of dict, list, str, "
+                "int, float, bool and None"
+            )
+    return ValueError("body: it must not hold itself, nor be nested deeper than Python goes")
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _error(subject: str, answer: Any) -> CentralHubError:

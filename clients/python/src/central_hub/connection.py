@@ -164,7 +164,8 @@ class Connection:
         self._servers = list(options.servers)
         self._session: Session | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._closed = False
+        self.closed = asyncio.Event()
+        """Set when it has ended for good."""
         self._attempt = 0
         self._refused_attempt = -1
         self._why = "it hasn't been tried yet"
@@ -196,7 +197,7 @@ class Connection:
         deadline = None if timeout is None else loop.time() + timeout
         attempt_before = self._attempt
         while True:
-            if self._closed:
+            if self.closed.is_set():
                 raise HubUnavailable("this client is closed")
             self._supervise()
             if self._session is not None and self._session.is_alive:
@@ -217,7 +218,7 @@ class Connection:
 
     async def close(self) -> None:
         """Ends for good. Who still waits gets `HubUnavailable`."""
-        self._closed = True
+        self.closed.set()
         self._pulse()
         if self._supervisor is not None:
             await stop(self._supervisor)

@@ -34,6 +34,9 @@ __all__ = [
     "VersionConflict",
 ]
 
+_SHOWN = 5
+"""How many findings a text names."""
+
 
 class CentralHubError(Exception):
     """The base of all that this package raises on purpose."""
@@ -71,8 +74,12 @@ class HubError(CentralHubError):
 
     _classes: ClassVar[dict[str, type[HubError]]] = {}
 
-    def __init_subclass__(cls, code: str) -> None:
+    _named: ClassVar[str] = ""
+    """Which list of the details the text names, too."""
+
+    def __init_subclass__(cls, code: str, named: str = "") -> None:
         HubError._classes[code] = cls
+        cls._named = named
 
     def __init__(self, code: str, message: str, details: dict[str, Any] | None = None) -> None:
         super().__init__(code, message)
@@ -81,7 +88,11 @@ class HubError(CentralHubError):
         self.details = details or {}
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.code})"
+        found = self.details.get(self._named)
+        if not isinstance(found, list) or not found:
+            return f"{self.message} ({self.code})"
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        return f"{self.message}: {'; '.join(map(_words, found[:_SHOWN]))}{more} ({self.code})"
 
     @property
     def retry_after(self) -> float | None:
@@ -93,6 +104,11 @@ class HubError(CentralHubError):
     def of(code: str, message: str, details: dict[str, Any] | None = None) -> HubError:
         """The exception for a code; a plain `HubError` for one that this version doesn't know."""
         return HubError._classes.get(code, HubError)(code, message, details)
+
+
+def _words(finding: Any) -> str:
+    """A path, or a violation."""
+    return f"{finding.get('path') or '/'}: {finding.get('message')}" if isinstance(finding, dict) else str(finding)
 
 
 class BadRequest(HubError, code="bad_request"):
@@ -141,11 +157,11 @@ class TooLarge(HubError, code="too_large"):
     """Over a size limit; ``details["field"]`` and ``details["limit"]``."""
 
 
-class SchemaViolation(HubError, code="schema_violation"):
+class SchemaViolation(HubError, code="schema_violation", named="violations"):
     """The config doesn't satisfy its schema; ``details["violations"]`` lists where and why."""
 
 
-class SecretDetected(HubError, code="secret_detected"):
+class SecretDetected(HubError, code="secret_detected", named="paths"):
     """The config carries secrets; ``details["paths"]`` lists where, never what."""
 
 

@@ -60,7 +60,7 @@ def resolve(config: dict[str, Any], environ: Mapping[str, str], allow: Sequence[
 
     def visit(value: Any, path: str) -> Any:
         if isinstance(value, dict):
-            return {key: visit(member, f"{path}/{_escaped(key)}") for key, member in value.items()}
+            return {key: visit(member, f"{path}/{pointed(key)}") for key, member in value.items()}
         if isinstance(value, list):
             return [visit(item, f"{path}/{index}") for index, item in enumerate(value)]
         reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
@@ -86,5 +86,6 @@ def _allows(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
-def _escaped(key: str) -> str:
+def pointed(key: str) -> str:
+    """A key as it stands in a JSON pointer."""
     return key.replace("~", "~0").replace("/", "~1")
