@@ -19,7 +19,8 @@ async def on_config(config: dict[str, Any]) -> None:
 
 
 async def main() -> None:
-    async with ConfigClient(service_name="tick-aggregator") as client:
+    defaults = {"operational": {"interval_seconds": 60}}  # what a config lacks, and what is left after its delete
+    async with ConfigClient(service_name="tick-aggregator", safe_defaults=defaults) as client:
         await client.watch_config(callback=on_config)
         await asyncio.Event().wait()
 

@@ -419,3 +419,11 @@ async def test_one_pattern_is_a_list_of_one(url: str, service: str, api: ConfigA
     await api.update_config(service, {"home": "${env:HOME}"})
     async with ConfigClient(service, env_allowlist="TICK_*") as client:
         assert client.error == "/home: the environment variable HOME isn't on the allowlist"
+
+
+async def test_a_cold_start_with_nobody_there_calls_no_callback(service: str) -> None:
+    heard: list[Any] = []
+    client = ConfigClient(service, {"n": 0}, base_url="nats://127.0.0.1:1", init_timeout=0.1)
+    await client.watch_config(heard.append)
+    assert (heard, client.source, client.config) == ([], "defaults", {"n": 0})
+    await client.close()

@@ -52,6 +52,8 @@ async def test_the_examples(url: str, hub: CentralHubClient) -> None:
     await ConfigAPI(hub=hub).update_config(SERVICE, {"operational": {"interval_seconds": 7}})
     assert await line(reload) == "the interval is now 7 s", "the one between was refused"
     assert await output(await example("read_config", url)) == "every 7 s, ['5m', '1h'] (says the hub)\n"
+    await ConfigAPI(hub=hub).delete(SERVICE)
+    assert await line(reload) == "the interval is now 60 s", "the defaults are left"
     assert "tick-aggregator at 10.0.0.5:8002\nticks come from 10.0.0.5:8002" in await output(
         await example("discover", url)
     )

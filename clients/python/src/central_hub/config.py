@@ -143,7 +143,9 @@ class ConfigClient(Closing):
         heartbeats report why. One call runs at a time; of configs that arrive meanwhile the newest is tried. Several
         callbacks are asked in order.
 
-        Called before `init_async`, it starts the client, and the callback judges the first config, too.
+        Called before `init_async`, it starts the client, and the callback judges the first config, too; so it waits
+        for the hub as `init_async` does, and where nobody answers, returns without a call: the safe defaults aren't
+        judged.
         """
         self._callbacks.append(callback)
         if self._starting is None:
