@@ -236,3 +236,20 @@ async def test_a_loop_of_registrations_with_little_patience(url: str, service: s
         await hub.register_service(service, instance_id="i", timeout=10)
         assert (await hub.heartbeat(service))["instance_id"] == "i"
         assert [one["instance_id"] for one in await hub.get_services(service_name=service)] == ["i"]
+
+
+async def test_a_view_that_was_given_up_or_closed_is_forgotten(hub: CentralHubClient) -> None:
+    await hub.health()
+    for steps in range(30):
+        watching = asyncio.ensure_future(hub.watch_services())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+    assert hub._views == set()
+    assert not [task for task in asyncio.all_tasks() if "of the services" in task.get_name()]
+    view = await hub.watch_services()
+    assert hub._views == {view}
+    await view.close()
+    assert hub._views == set()

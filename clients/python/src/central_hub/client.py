@@ -55,7 +55,7 @@ class CentralHubClient(Closing):
         self._registrations: dict[str, Registration] = {}
         self._attempts: set[asyncio.Task[dict[str, Any]]] = set()
         self._reporters: dict[str, ConfigReporter] = {}
-        self._views: list[ServicesView] = []
+        self._views: set[ServicesView] = set()
 
     async def close(self) -> None:
         """Stops the heartbeats, says goodbye for everything that was registered here, and ends the connection.
@@ -75,7 +75,7 @@ class CentralHubClient(Closing):
             _, silent = await asyncio.wait(goodbyes, timeout=_GOODBYE)
             await stop(*silent)
         self._registrations.clear()
-        for view in self._views:
+        for view in list(self._views):
             await view.close()
         await self.connection.close()
 
@@ -265,9 +265,13 @@ class CentralHubClient(Closing):
         Waits until the view is complete, but not longer than a call waits for its answer. ``on_change`` is called on
         the event loop with each record that changed and must return at once.
         """
-        view = ServicesView(self.connection, self.get_services, on_change)
-        self._views.append(view)
-        await view.start(self._calls.timeout)
+        view = ServicesView(self.connection, self.get_services, on_change, self._views.discard)
+        self._views.add(view)
+        try:
+            await view.start(self._calls.timeout)
+        except asyncio.CancelledError:
+            await view.close()
+            raise
         return view
 
     # --- anything else ------------------------------------------------------------------------------------------------

@@ -38,7 +38,9 @@ class ServicesView:
         connection: Connection,
         list_services: Callable[[], Awaitable[list[Instance]]],
         on_change: OnChange | None = None,
+        on_close: Callable[[ServicesView], None] = lambda view: None,
     ) -> None:
+        self._on_close = on_close
         self._list_services = list_services
         self._on_change = on_change
         self._instances: dict[str, Instance] = {}
@@ -99,6 +101,7 @@ class ServicesView:
 
     async def close(self) -> None:
         """Ends the watch. What the view holds stays readable."""
+        self._on_close(self)
         await stop(*self._tasks)
         self._tasks.clear()
 
