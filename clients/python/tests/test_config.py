@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from servers import eventually
 
-from central_hub import CentralHubClient, ConfigAPI, ConfigClient
+from central_hub import CentralHubClient, ConfigAPI, ConfigClient, HubUnavailable
 
 
 @pytest.fixture
@@ -419,6 +419,20 @@ async def test_one_pattern_is_a_list_of_one(url: str, service: str, api: ConfigA
     await api.update_config(service, {"home": "${env:HOME}"})
     async with ConfigClient(service, env_allowlist="TICK_*") as client:
         assert client.error == "/home: the environment variable HOME isn't on the allowlist"
+
+
+async def test_a_closed_client_answers_with_what_was_in_force(url: str, service: str, api: ConfigAPI) -> None:
+    await api.update_config(service, {"n": 1})
+    async with ConfigClient(service, init_timeout=60) as client:
+        pass
+    unused = ConfigClient(service, {"n": 0}, init_timeout=60)
+    await unused.close()
+    before = asyncio.all_tasks()
+    assert await asyncio.wait_for(client.get_config(), 10) == {"n": 1}
+    assert await asyncio.wait_for(unused.get_config(), 10) == {"n": 0}
+    assert {task for task in asyncio.all_tasks() - before if "central-hub" in task.get_name()} == set()
+    with pytest.raises(HubUnavailable, match="closed"):
+        await client.watch_config(lambda config: None)
 
 
 async def test_a_cold_start_with_nobody_there_calls_no_callback(service: str) -> None:

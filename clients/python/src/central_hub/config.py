@@ -16,7 +16,7 @@ from .callbacks import Callback, Runner
 from .calls import Calls, given
 from .closing import Closing
 from .entries import Entry, Position, is_place, read_entry, read_text
-from .errors import CentralHubError, NotFound
+from .errors import CentralHubError, HubUnavailable, NotFound
 from .layers import Layers, Source, Weight
 from .names import check_service
 from .options import ConnectionArgs
@@ -111,6 +111,7 @@ class ConfigClient(Closing):
         self._starting: asyncio.Task[None] | None = None
         self._writing: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
         bucket = f"{self._connection.options.bucket_prefix}_config"
         self._watch = KeyWatch(self._connection, bucket, service_name, self._note_update, self._note_missing)
 
@@ -120,9 +121,11 @@ class ConfigClient(Closing):
         """Starts it: reads the last-good file, then waits for the hub's answer, but never longer than ``init_timeout``.
 
         It doesn't fail when nobody answers: the process starts on the file or the defaults, `source` says so, and the
-        hub's config comes as soon as it can. A second call changes nothing.
+        hub's config comes as soon as it can. A second call changes nothing, nor does one after `close`.
         """
         if self._starting is None:
+            if self._closed:
+                return
             self._starting = asyncio.ensure_future(self._start())
         # Not cancelled with its caller; and a `close` meanwhile is no failure.
         await asyncio.wait({self._starting})
@@ -130,7 +133,8 @@ class ConfigClient(Closing):
             self._starting.result()
 
     async def get_config(self) -> dict[str, Any]:
-        """The config in force: a copy of the caller's own. Starts the client where `init_async` wasn't called."""
+        """The config in force: a copy of the caller's own. Starts the client where `init_async` wasn't called; after
+        `close` it is the last one that was in force."""
         await self.init_async()
         return self.config
 
@@ -145,8 +149,10 @@ class ConfigClient(Closing):
 
         Called before `init_async`, it starts the client, and the callback judges the first config, too; so it waits
         for the hub as `init_async` does, and where nobody answers, returns without a call: the safe defaults aren't
-        judged.
+        judged. Raises `HubUnavailable` after `close`.
         """
+        if self._closed:
+            raise HubUnavailable("this client is closed")
         self._callbacks.append(callback)
         if self._starting is None:
             await self.init_async()
@@ -191,6 +197,7 @@ class ConfigClient(Closing):
 
     async def close(self) -> None:
         """Stops watching. What is in force stays readable. A connection of its own is closed."""
+        self._closed = True
         if self._hub is not None:
             self._hub.attach(self.service_name, None)
         await stop(self._starting, *self._tasks)
