@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+from typing import Any
 
 import pytest
+from conftest import Private
 from servers import eventually, unique
 
 from central_hub import CentralHubClient, HubError, HubUnavailable
@@ -140,6 +144,70 @@ async def test_heartbeats_in_the_background(hub: CentralHubClient, service: str)
     assert state["beats"] == beats
 
 
+def fails() -> Any:
+    raise RuntimeError("a gauge that fails")
+
+
+async def beats_on(hub: CentralHubClient, service: str, **wanted: object) -> None:
+    """Three times more."""
+    for _ in range(3):
+        seen = (await hub.get_services(service_name=service))[0]["last_heartbeat"]
+
+        async def beaten(seen: str = seen) -> bool:
+            (record,) = await hub.get_services(service_name=service)
+            return bool(record["last_heartbeat"] > seen and wanted.items() <= record.items())
+
+        await eventually(beaten)
+
+
+@pytest.mark.parametrize(
+    ("functions", "complaint"),
+    [
+        ({"metrics": lambda: {"a": float("nan"), "b": float("inf"), "c": 1.0}}, None),
+        ({"metrics": fails}, "metrics= failed"),
+        ({"metrics": lambda: {"a": "much"}}, "metrics= failed"),
+        ({"metrics": lambda: None}, "metrics= failed"),
+        ({"metrics": lambda: {"a b": 1.0}}, "the metrics are refused"),
+        ({"metrics": lambda: {"\ud800": 1.0}}, "the metrics are refused"),
+        ({"metrics": lambda: {f"m{number}": 1.0 for number in range(65)}}, "the metrics are refused"),
+        ({"status": fails}, "status= failed"),
+        ({"status": lambda: "fine"}, "status= failed"),
+        ({"status": fails, "metrics": fails}, "metrics= failed"),
+    ],
+)
+async def test_a_bad_measurement_does_not_silence_the_process(
+    hub: CentralHubClient,
+    service: str,
+    functions: dict[str, Any],
+    complaint: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await hub.register_service(service, status="degraded", heartbeat_interval_seconds=0.1)
+    hub.start_heartbeats(**functions)
+    await beats_on(hub, service, status="degraded")
+    complaints = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+    if complaint is None:
+        assert complaints == []
+    else:
+        assert len([one for one in complaints if complaint in one]) == 1, "it isn't said again with each heartbeat"
+
+
+async def test_what_is_finite_is_measured(hub: CentralHubClient, service: str) -> None:
+    listener = (await hub.connection.session(5)).client
+    heard = await listener.subscribe(f"hub.heartbeat.{service}")
+    await hub.register_service(service)
+    hub.start_heartbeats(metrics=lambda: {"a": float("nan"), "b": 2})
+    assert json.loads((await heard.next_msg(timeout=20)).data)["metrics"] == {"b": 2.0}
+
+
+async def test_a_status_that_is_none_is_refused_and_not_repeated(hub: CentralHubClient, service: str) -> None:
+    await hub.register_service(service, heartbeat_interval_seconds=0.1)
+    with pytest.raises(BadRequest, match="healthy, degraded, down"):
+        await hub.heartbeat(service, "fine")
+    hub.start_heartbeats()
+    await beats_on(hub, service, status="healthy")
+
+
 async def test_what_was_said_last_is_repeated(hub: CentralHubClient, service: str) -> None:
     await hub.register_service(service, heartbeat_interval_seconds=0.1)
     await hub.heartbeat(service, "degraded")
@@ -236,6 +304,169 @@ async def test_a_loop_of_registrations_with_little_patience(url: str, service: s
         await hub.register_service(service, instance_id="i", timeout=10)
         assert (await hub.heartbeat(service))["instance_id"] == "i"
         assert [one["instance_id"] for one in await hub.get_services(service_name=service)] == ["i"]
+
+
+async def test_heartbeats_go_on_for_the_new_registration(hub: CentralHubClient, service: str) -> None:
+    await hub.register_service(service, version="1", heartbeat_interval_seconds=0.1)
+    hub.start_heartbeats(status=lambda: "degraded")
+    second = await hub.register_service(service, version="2", heartbeat_interval_seconds=0.1)
+    await beats_on(hub, service, version="2", status="degraded", incarnation=second["incarnation"])
+    # One that the hub refuses changes nothing, also where the hub forgets the process afterwards.
+    with pytest.raises(BadRequest):
+        await hub.register_service(service, port=70000)
+    await hub.call(f"deregister.{service}", {})
+    await eventually(lambda: hub.get_service(service))
+    await beats_on(hub, service, version="2", status="degraded", instance_id=second["instance_id"])
+
+
+async def test_registering_again_without_an_id_renews_the_same_instance(url: str, service: str) -> None:
+    async with CentralHubClient(url) as hub:
+        first = await hub.register_service(service)
+        second = await hub.register_service(service, host="10.0.0.5", port=8002)
+        assert second["instance_id"] == first["instance_id"] == hub.instance_id(service)
+        (record,) = await hub.get_services(service_name=service)
+        assert (record["port"], record["incarnation"]) == (8002, second["incarnation"])
+
+
+async def test_a_registration_without_an_id_whose_answer_is_lost_is_one_instance(
+    hub: CentralHubClient, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(hub, f"hub.register.{service}", monkeypatch)
+    await hub.register_service(service)
+    assert [one["instance_id"] for one in await hub.get_services(service_name=service)] == [hub.instance_id(service)]
+
+
+def lose(hub: CentralHubClient, subject: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the next answer on the subject lost on its way."""
+    ask, due = hub.connection.request, [True]
+
+    async def loses(asked: str, payload: bytes, timeout: float) -> Any:
+        answer = await ask(asked, payload, timeout)
+        if asked == subject and due:
+            due.clear()
+            raise HubUnavailable("lost")
+        return answer
+
+    monkeypatch.setattr(hub.connection, "request", loses)
+
+
+async def test_a_renewal_that_is_given_up_costs_no_instance(
+    hub: CentralHubClient, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub has taken it, and nobody knows."""
+    await hub.register_service(service, instance_id="i", version="1")
+    lose(hub, f"hub.register.{service}", monkeypatch)
+    with pytest.raises(HubUnavailable, match="could not be registered"):
+        await hub.register_service(service, version="2", timeout=0.1)
+    assert (await hub.heartbeat(service))["instance_id"] == "i"
+    assert [one["instance_id"] for one in await hub.get_services(service_name=service)] == ["i"]
+
+
+async def test_under_another_id_the_former_says_goodbye(
+    url: str, hub: CentralHubClient, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ids() -> list[str]:
+        return [one["instance_id"] for one in await hub.get_services(service_name=service)]
+
+    async with CentralHubClient(url) as client:
+        await client.register_service(service, instance_id="a")
+        await client.register_service(service, instance_id="b")
+        assert await ids() == ["b"]
+        assert (await client.heartbeat(service))["instance_id"] == "b"
+
+        async def nobody(subject: str, payload: bytes, timeout: float) -> Any:
+            if "deregister" in subject:
+                raise HubUnavailable("not now")
+            return await ask(subject, payload, timeout)
+
+        ask = client.connection.request
+        monkeypatch.setattr(client.connection, "request", nobody)
+        await client.register_service(service, instance_id="c")
+        assert await ids() == ["b", "c"], "its goodbye wasn't heard"
+        monkeypatch.undo()
+    assert await ids() == [], "and is said again"
+
+
+async def test_a_goodbye_and_a_new_registration_at_once(url: str, hub: CentralHubClient, service: str) -> None:
+    async with CentralHubClient(url) as client:
+        await client.register_service(service, instance_id="i")
+        leaving = asyncio.ensure_future(client.deregister(service))
+        await asyncio.sleep(0)
+        await client.register_service(service, instance_id="i")
+        await leaving
+        assert client.instance_id(service) == "i"
+        client.start_heartbeats(service)
+        assert await hub.get_service(service)
+    assert await hub.get_service(service) is None
+
+
+async def test_a_goodbye_ends_a_registration_that_nobody_hears(service: str) -> None:
+    async with CentralHubClient("nats://127.0.0.1:1", timeout=0.2) as client:
+        registering = asyncio.ensure_future(client.register_service(service))
+        await asyncio.sleep(0)
+        with pytest.raises(NotRegistered):
+            await asyncio.wait_for(client.deregister(service), 10)
+        with pytest.raises(HubUnavailable):
+            await asyncio.wait_for(registering, 10)
+
+
+async def test_a_heartbeat_after_the_goodbye_registers_nobody(hub: CentralHubClient, service: str) -> None:
+    await hub.register_service(service)
+    leaving = asyncio.ensure_future(hub.deregister(service))
+    await asyncio.sleep(0)
+    with pytest.raises(NotRegistered):
+        await hub.heartbeat(service)
+    await leaving
+    assert await hub.get_service(service) is None
+
+
+async def test_what_is_under_way_ends_with_the_client(private: Private, service: str) -> None:
+    client = CentralHubClient(private.url, timeout=1)
+    await client.register_service(service)
+    private.hub.pause()
+    calls = [
+        asyncio.ensure_future(call)
+        for call in (client.heartbeat(service), client.register_service(service), client.register_service(unique()))
+    ]
+    listener = (await client.connection.session(5)).client
+    asked = await listener.subscribe(f"hub.heartbeat.{service}")
+    await asked.next_msg(timeout=20)
+    await client.close()
+    for call in calls:
+        with pytest.raises(HubUnavailable, match="closed"):
+            await asyncio.wait_for(call, 10)
+    private.hub.resume()
+
+
+async def test_a_closed_client(url: str, service: str) -> None:
+    unheard = CentralHubClient("nats://127.0.0.1:1")
+    registering = asyncio.ensure_future(unheard.register_service(service))
+    await eventually(lambda: unheard.connection._attempt > 1)
+    await unheard.close()
+    with pytest.raises(HubUnavailable, match="closed"):
+        await asyncio.wait_for(registering, 10)
+    for call in (unheard.register_service(service), unheard.heartbeat(service), unheard.watch_services()):
+        with pytest.raises(HubUnavailable, match="closed"):
+            await asyncio.wait_for(call, 10)
+
+
+async def test_a_loop_of_heartbeats_brings_nobody_back_after_the_close(
+    url: str, hub: CentralHubClient, service: str
+) -> None:
+    client = CentralHubClient(url)
+    await client.register_service(service)
+
+    async def loop() -> None:
+        while True:
+            await client.heartbeat(service)
+
+    loops = [asyncio.ensure_future(loop()) for _ in range(10)]
+    await client.heartbeat(service)
+    await client.close()
+    for one in loops:
+        with pytest.raises(HubUnavailable, match="closed"):
+            await asyncio.wait_for(one, 10)
+    assert await hub.get_service(service) is None
 
 
 async def test_a_view_that_was_given_up_or_closed_is_forgotten(hub: CentralHubClient) -> None:

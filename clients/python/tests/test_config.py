@@ -435,6 +435,25 @@ async def test_a_closed_client_answers_with_what_was_in_force(url: str, service:
         await client.watch_config(lambda config: None)
 
 
+async def test_of_two_clients_whichever_remains_reports(hub: CentralHubClient, service: str, api: ConfigAPI) -> None:
+    await api.update_config(service, {"n": 1})
+    await hub.register_service(service, instance_id="i", heartbeat_interval_seconds=5)
+    hub.start_heartbeats()
+
+    async def converged() -> bool:
+        return bool((await api.status(service))["converged"])
+
+    for closed_first in (0, 1):
+        clients = [ConfigClient(service, hub=hub) for _ in range(2)]
+        for client in clients:
+            await client.init_async()
+        await clients.pop(closed_first).close()
+        await api.update_config(service, {"n": 2 + closed_first})
+        await eventually(converged)
+        await clients.pop().close()
+    assert hub._reporters == {}
+
+
 async def test_a_cold_start_with_nobody_there_calls_no_callback(service: str) -> None:
     heard: list[Any] = []
     client = ConfigClient(service, {"n": 0}, base_url="nats://127.0.0.1:1", init_timeout=0.1)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .calls import Calls, given
+from .calls import Calls, an_object, given
 from .closing import Closing
 from .connection import Connection
 from .discovery import OnChange, ServicesView
@@ -53,22 +53,24 @@ class CentralHubClient(Closing):
         """The connection to NATS; clients that get this one as their ``hub`` share it."""
         self._calls = Calls(self.connection, timeout)
         self._registrations: dict[str, Registration] = {}
-        self._attempts: set[asyncio.Task[dict[str, Any]]] = set()
-        self._reporters: dict[str, ConfigReporter] = {}
+        self._reporters: dict[str, list[ConfigReporter]] = {}
         self._views: set[ServicesView] = set()
+        self._closed = False
 
     async def close(self) -> None:
         """Stops the heartbeats, says goodbye for everything that was registered here, and ends the connection.
 
         Takes seconds at the most, also when nobody answers: about two, and as long as a call waits for its answer
-        where a registration was cut off.
+        where a registration was cut off. What is under way ends with `HubUnavailable`, and so does each later call.
         """
+        self._closed = True
         for registration in self._registrations.values():
-            registration.stop()
-        if self._attempts and self.connection.is_up:
+            registration.end()
+        attempts = {attempt for one in self._registrations.values() for attempt in one.attempts}
+        if attempts and self.connection.is_up:
             # A registration that was cut off may have reached the hub: learn its incarnation, to take it back.
-            await asyncio.wait(self._attempts, timeout=self._calls.timeout)
-        await stop(*self._attempts)
+            await asyncio.wait(attempts, timeout=self._calls.timeout)
+        await stop(*attempts)
         registered = [one for one in self._registrations.values() if one.answer]
         if registered and self.connection.is_up:
             goodbyes = {asyncio.ensure_future(self._say_goodbye(one)) for one in registered}
@@ -110,10 +112,14 @@ class CentralHubClient(Closing):
         so many seconds with `HubUnavailable`. Raises `HubError` when another try can't help: `BadRequest`, or
         `DependencyUnavailable` where ``require_dependencies`` was asked for.
 
+        A client is one instance of a service. Called again, it renews that instance, whose heartbeats go on; under
+        another ``instance_id`` it becomes that one and says goodbye for the former.
+
         Gives the hub's answer: ``instance_id``, ``incarnation``, ``heartbeat_interval_seconds``, the ``config`` that
         should be in force, the state of each dependency. The client remembers it all, for `heartbeat` and
         `deregister`.
         """
+        self._check_open()
         check_service(service_name)
         about = given(
             instance_id=check_instance(instance_id) if instance_id is not None else None,
@@ -121,33 +127,26 @@ class CentralHubClient(Closing):
             host=host,
             port=port,
             dependencies=list(dependencies) if dependencies is not None else None,
-            metadata=dict(metadata) if metadata is not None else None,
+            metadata=an_object("metadata", metadata) if metadata is not None else None,
             status=status,
             heartbeat_interval_seconds=heartbeat_interval_seconds,
             config_schema=config_schema,
             require_dependencies=require_dependencies,
         )
-        former = self._registrations.pop(service_name, None)
-        registration = Registration(self._calls, service_name, about, lambda: self._reporters.get(service_name), former)
-        self._registrations[service_name] = registration
-        # A task of its own: who is cancelled while the hub works on it can still learn how it ended, in `close`.
-        attempt = asyncio.ensure_future(registration.register())
-        self._attempts.add(attempt)
-        attempt.add_done_callback(self._forget)
-        try:
-            done, _ = await asyncio.wait({attempt}, timeout=timeout)
-        except asyncio.CancelledError:
-            registration.abandon()
-            raise
-        if not done:
-            registration.abandon()
-            raise HubUnavailable(f"{service_name} could not be registered within {timeout:g} s")
-        return attempt.result()
+        registration = self._registrations.get(service_name)
+        if registration is None:
+            registration = Registration(self._calls, service_name, lambda: self._reporters.get(service_name, ()))
+            self._registrations[service_name] = registration
+        return await registration.register(about, timeout)
 
-    def _forget(self, attempt: asyncio.Task[dict[str, Any]]) -> None:
-        self._attempts.discard(attempt)
-        if not attempt.cancelled():
-            attempt.exception()  # seen, also where nobody waits for it any more
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HubUnavailable("this client is closed")
+
+    def _own(self, service_name: str) -> Registration | None:
+        """This process' registration, or the one that is under way."""
+        registration = self._registrations.get(service_name)
+        return registration if registration and (registration.answer or registration.attempts) else None
 
     async def heartbeat(
         self,
@@ -170,8 +169,8 @@ class CentralHubClient(Closing):
         Gives the hub's answer, with the ``config`` that should be in force. Raises `HubError` for what another try
         can't change.
         """
-        numbers = dict(metrics) if metrics is not None else None
-        registration = self._registrations.get(check_service(service_name))
+        numbers = an_object("metrics", metrics) if metrics is not None else None
+        registration = self._own(check_service(service_name))
         if registration is None or registration.answer is None or instance_id not in (None, registration.instance_id):
             body = given(status=status, metrics=numbers, instance_id=instance_id)
             return await self._calls.call(f"heartbeat.{service_name}", body, timeout=timeout)
@@ -187,10 +186,12 @@ class CentralHubClient(Closing):
         closes.
 
         For one service that was registered here, or for all. ``status`` and ``metrics`` are functions that are asked
-        at each heartbeat; without ``status`` it repeats what was said last. Raises `LookupError` when there is
+        at each heartbeat; without ``status`` it repeats what was said last. Numbers that aren't finite are left out.
+        What fails or is refused is logged, and the heartbeat goes without it. Raises `LookupError` when there is
         nothing to beat for.
         """
-        chosen = [one for name, one in self._registrations.items() if service_name in (None, name)]
+        names = self._registrations if service_name is None else [service_name]
+        chosen = [own for own in map(self._own, names) if own]
         if not chosen:
             raise LookupError(
                 f"{service_name or 'no service'} is registered by this client: call register_service first"
@@ -203,12 +204,10 @@ class CentralHubClient(Closing):
 
         For a service that wasn't registered here, ``instance_id`` says which instance, where it has several.
         """
-        registration = self._registrations.get(check_service(service_name))
+        registration = self._own(check_service(service_name))
         if registration is None or instance_id not in (None, registration.instance_id):
             return await self._calls.call(f"deregister.{service_name}", given(instance_id=instance_id))
-        answer = await registration.deregister()
-        self._registrations.pop(service_name, None)
-        return answer
+        return await registration.deregister()
 
     def instance_id(self, service_name: str) -> str | None:
         """The id under which this client has registered the service; ``None`` while it hasn't."""
@@ -234,7 +233,7 @@ class CentralHubClient(Closing):
         filters = given(
             status=status,
             service_name=service_name,
-            metadata=dict(metadata) if metadata is not None else None,
+            metadata=an_object("metadata", metadata) if metadata is not None else None,
             include_draining=include_draining,
         )
         found: list[dict[str, Any]] = []
@@ -265,6 +264,7 @@ class CentralHubClient(Closing):
         Waits until the view is complete, but not longer than a call waits for its answer. ``on_change`` is called on
         the event loop with each record that changed and must return at once.
         """
+        self._check_open()
         view = ServicesView(self.connection, self.get_services, on_change, self._views.discard)
         self._views.add(view)
         try:
@@ -291,13 +291,16 @@ class CentralHubClient(Closing):
 
     # --- for ConfigClient ---------------------------------------------------------------------------------------------
 
-    def attach(self, service_name: str, reporter: ConfigReporter | None) -> None:
-        """Has the heartbeats of a service say which config it runs; ``None`` ends that. `ConfigClient` does it by
-        itself."""
-        if reporter is None:
-            self._reporters.pop(service_name, None)
-        else:
-            self._reporters[service_name] = reporter
+    def attach(self, service_name: str, reporter: ConfigReporter) -> None:
+        """Has the heartbeats of a service say which config it runs; of several reporters, what the newest says.
+        `ConfigClient` does it by itself."""
+        self._reporters.setdefault(service_name, []).append(reporter)
+
+    def detach(self, service_name: str, reporter: ConfigReporter) -> None:
+        """Takes a reporter away; one that isn't there is no mistake."""
+        left = [one for one in self._reporters.pop(service_name, []) if one is not reporter]
+        if left:
+            self._reporters[service_name] = left
 
     def hurry(self, service_name: str) -> None:
         """Has the next heartbeat in the background sent at once: there is news."""

@@ -199,7 +199,7 @@ class ConfigClient(Closing):
         """Stops watching. What is in force stays readable. A connection of its own is closed."""
         self._closed = True
         if self._hub is not None:
-            self._hub.attach(self.service_name, None)
+            self._hub.detach(self.service_name, self)
         await stop(self._starting, *self._tasks)
         self._tasks.clear()
         if self._writing is not None:

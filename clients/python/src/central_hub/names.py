@@ -1,4 +1,4 @@
-"""Names of services and instances: each is one token of a NATS subject and of a KV key."""
+"""Names of services and instances, each one token of a NATS subject and of a KV key, and of states."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .errors import BadRequest
 
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_STATUS = ("healthy", "degraded", "down")
 
 
 def check_service(name: str) -> str:
@@ -29,6 +30,13 @@ def check_instance(name: str) -> str:
             "bad_request", "instance_id: an instance id is 1 to 128 of A-Z a-z 0-9 _ -", {"field": "instance_id"}
         )
     return name
+
+
+def check_status(status: str) -> str:
+    """The status, if it is one. Raises `BadRequest`."""
+    if status not in _STATUS:
+        raise BadRequest("bad_request", f"status: it is one of {', '.join(_STATUS)}", {"field": "status"})
+    return status
 
 
 def fresh_instance(like: str | None = None) -> str:
