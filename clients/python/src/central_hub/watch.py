@@ -19,13 +19,14 @@ from enum import Enum
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from .backoff import Backoff
 from .connection import Connection, Session
 from .errors import HubUnavailable
 from .names import fresh_instance
-from .waiting import apart
+from .waiting import apart, see
 
 log = logging.getLogger("central_hub")
 
@@ -188,14 +189,16 @@ class _Consumer:
         self._snapshot_is_due = False
         self._heard = asyncio.get_running_loop().time()
         self._gap = asyncio.Event()
-        self._is_open = False
+        self._subscribing: asyncio.Task[Subscription] | None = None
 
     async def open(self, stream: str, subjects: str) -> None:
         client = self._session.client
         self._stream = stream
         inbox = client.new_inbox()
-        self._subscription = await apart(client.subscribe(inbox, cb=self._on_message))
-        self._is_open = True
+        # Kept before it is there: who is cancelled meanwhile takes it back all the same.
+        self._subscribing = asyncio.ensure_future(client.subscribe(inbox, cb=self._on_message))
+        self._subscribing.add_done_callback(see)
+        await asyncio.shield(self._subscribing)
         wanted = ConsumerConfig(
             name=self._name,
             filter_subject=subjects,
@@ -245,10 +248,11 @@ class _Consumer:
                 wait.cancel()
 
     async def close(self) -> None:
-        if not self._is_open or not self._session.is_alive:
+        if self._subscribing is None or not self._session.is_alive:
             return
         with contextlib.suppress(nats.errors.Error, OSError):
-            await apart(self._subscription.unsubscribe())
+            subscription = await asyncio.shield(self._subscribing)
+            await apart(subscription.unsubscribe())
         # Without an answer: the server drops it soon by itself.
         with contextlib.suppress(nats.errors.Error, OSError):
             await apart(self._session.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}"))
