@@ -5,6 +5,7 @@
 //! of heartbeats and for metrics, which no watch tells.
 
 use std::io::IsTerminal as _;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,7 +13,7 @@ use ratatui::crossterm::event::{self, Event as TerminalEvent, KeyEventKind};
 use tokio::sync::mpsc;
 
 use super::session::{Failure, HubArgs, Session};
-use super::signals::Signals;
+use super::signals::{Received, Signals};
 use crate::wire::config::{ConfigRollback, WriteOptions};
 use crate::wire::registry::ServicesDrain;
 use keys::Command;
@@ -55,13 +56,16 @@ pub async fn run(args: TopArgs, hub: &HubArgs) -> Result<(), Failure> {
     let (sender, updates) = mpsc::channel(QUEUE);
     let feeds = feed::start(&session, &sender);
     let mut signals = Signals::listen()?;
-    let mut terminal = ratatui::try_init()?;
+    // Never dropped: it would tell standard error that the cursor can't be shown, and panic, because that is the terminal
+    // that went away.
+    let mut terminal = ManuallyDrop::new(ratatui::try_init()?);
     read_keys(sender.clone());
     let shown = tokio::select! {
         shown = show(&session, &mut terminal, updates, sender, args.filter.unwrap_or_default()) => shown,
         signal = signals.next() => Err(Failure::Stopped { signal, text: "top was stopped".into() }),
     };
     // The terminal may be what went away.
+    let _ = terminal.show_cursor();
     let _ = ratatui::try_restore();
     for feed in feeds {
         feed.abort();
@@ -95,7 +99,11 @@ async fn show(
     let mut model = Model::new(filter);
     let mut detail: Option<tokio::task::JoinHandle<()>> = None;
     loop {
-        terminal.draw(|frame| view::draw(frame, &mut model))?;
+        terminal.draw(|frame| view::draw(frame, &mut model)).map_err(|error| Failure::Stopped {
+            // The signal that says so may come a moment later.
+            signal: Received::Hangup,
+            text: format!("the terminal went away: {error}"),
+        })?;
         let Ok(first) = tokio::time::timeout(TICK, updates.recv()).await else { continue };
         let frame = tokio::time::Instant::now() + FRAME;
         let mut next = first;

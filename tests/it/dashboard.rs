@@ -1,6 +1,7 @@
 //! `central-hub top` in a pseudo-terminal: what the screen shows, and what its keys do.
 
 use std::io::{Read as _, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
@@ -15,8 +16,9 @@ const SIZE: PtySize = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height
 struct Top {
     screen: Arc<Mutex<vt100::Parser>>,
     keys: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
-    _master: Box<dyn portable_pty::MasterPty + Send>,
+    child: Killed,
+    master: Box<dyn portable_pty::MasterPty + Send>,
+    hung_up: Arc<AtomicBool>,
 }
 
 impl Top {
@@ -35,13 +37,18 @@ impl Top {
             Arc::new(Mutex::new(vt100::Parser::new(SIZE.rows.try_into().unwrap(), SIZE.cols.try_into().unwrap(), 0)));
         let mut output = pair.master.try_clone_reader().unwrap();
         let drawn = Arc::clone(&screen);
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&hung_up);
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut buffer) {
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
                 drawn.lock().unwrap().process(&buffer[..count]);
             }
         });
-        Top { screen, keys: pair.master.take_writer().unwrap(), child, _master: pair.master }
+        Top { screen, keys: pair.master.take_writer().unwrap(), child: Killed(child), master: pair.master, hung_up }
     }
 
     fn press(&mut self, keys: &str) {
@@ -62,14 +69,32 @@ impl Top {
         .await;
     }
 
+    fn signal(&self, name: &str) {
+        let pid = self.child.0.process_id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Takes the terminal away, as a window that is closed does; gives the exit code.
+    async fn hang_up(mut self) -> u32 {
+        // The terminal is there for as long as anybody has it open: the one who reads it lets it go at the next output.
+        self.hung_up.store(true, Ordering::Relaxed);
+        self.press("?");
+        drop((self.keys, self.master));
+        let status = eventually(SOON, || std::future::ready(self.child.0.try_wait().unwrap().ok_or("it runs"))).await;
+        status.exit_code()
+    }
+
     async fn shows_no(&self, gone: &str) {
         eventually(SOON, || async { if self.text().contains(gone) { Err(self.text()) } else { Ok(()) } }).await;
     }
 }
 
-impl Drop for Top {
+/// Ends a program that its test leaves behind.
+struct Killed(Box<dyn Child + Send + Sync>);
+
+impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let _ = self.0.kill();
     }
 }
 
@@ -113,7 +138,7 @@ async fn the_fleet_is_shown_live_and_the_keys_work() {
     top.shows(&["only services whose name contains what follows"]).await;
     top.press("x");
     top.press("q");
-    let status = eventually(SOON, || std::future::ready(top.child.try_wait().unwrap())).await;
+    let status = eventually(SOON, || std::future::ready(top.child.0.try_wait().unwrap())).await;
     assert!(status.success(), "{status:?}");
 }
 
@@ -124,13 +149,20 @@ async fn a_signal_gives_the_terminal_back() {
         let mut top = Top::start(&hub);
         top.shows(&["1 service"]).await;
         assert!(top.screen.lock().unwrap().screen().alternate_screen());
-        let pid = top.child.process_id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
-        let status = eventually(SOON, || std::future::ready(top.child.try_wait().unwrap().ok_or("it runs"))).await;
+        top.signal(signal);
+        let status = eventually(SOON, || std::future::ready(top.child.0.try_wait().unwrap().ok_or("it runs"))).await;
         assert_eq!(status.exit_code(), code, "{signal}");
         eventually(SOON, || async {
             if top.screen.lock().unwrap().screen().alternate_screen() { Err(top.text()) } else { Ok(()) }
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_terminal_that_goes_away_ends_it() {
+    let hub = Hub::fresh().await;
+    let top = Top::start(&hub);
+    top.shows(&["1 service"]).await;
+    assert_eq!(top.hang_up().await, 129);
 }
