@@ -1,8 +1,8 @@
 //! `central-hub top`: the fleet, live, in a terminal.
 //!
-//! [`feed`] turns KV watches, events and answers of the hub into [`Update`](model::Update)s; [`model`] keeps what they say;
-//! [`view`] draws it; [`keys`] says what a key does. Only the screen of one service asks the hub in a period, for the ages
-//! of heartbeats and for metrics, which no watch tells.
+//! [`feed`] turns KV watches, events and answers of the hub into [`Update`](model::Update)s; [`link`] tells whether they can
+//! be live; [`model`] keeps what they say; [`view`] draws it; [`keys`] says what a key does. The hub is asked in a period
+//! whether it is there, and by the screen of one service for the ages of heartbeats and for metrics, which no watch tells.
 
 use std::io::IsTerminal as _;
 use std::mem::ManuallyDrop;
@@ -21,6 +21,7 @@ use model::{Model, Update};
 
 mod feed;
 mod keys;
+mod link;
 mod model;
 mod view;
 

@@ -8,7 +8,7 @@ use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
 use serde_json::json;
 
 use crate::ask::{Hub, SOON};
-use crate::stack::{eventually, executable};
+use crate::stack::{HubOptions, database, eventually, executable, private_nats};
 
 const SIZE: PtySize = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
 
@@ -67,6 +67,26 @@ impl Top {
             if texts.iter().all(|wanted| text.contains(wanted)) { Ok(()) } else { Err(text) }
         })
         .await;
+    }
+
+    /// The colour in which the first of this stands on the screen.
+    fn colour_of(&self, text: &str) -> vt100::Color {
+        let parser = self.screen.lock().unwrap();
+        let (row, column) = (0u16..)
+            .zip(parser.screen().rows(0, SIZE.cols))
+            .find_map(|(row, line)| Some((row, line.find(text)?)))
+            .expect("it is on the screen");
+        parser.screen().cell(row, u16::try_from(column).unwrap()).unwrap().fgcolor()
+    }
+
+    /// Waits until the number of seconds that follows this on the screen has grown by two.
+    async fn seconds_pass(&self, text: &str) {
+        let seconds = || {
+            let after = self.text().split_once(text)?.1.trim_start().to_owned();
+            after.split_once('s')?.0.parse::<u64>().ok()
+        };
+        let first = seconds().expect("seconds");
+        eventually(SOON, || std::future::ready(seconds() >= Some(first + 2))).await;
     }
 
     fn signal(&self, name: &str) {
@@ -165,4 +185,64 @@ async fn a_terminal_that_goes_away_ends_it() {
     let top = Top::start(&hub);
     top.shows(&["1 service"]).await;
     assert_eq!(top.hang_up().await, 129);
+}
+
+#[tokio::test]
+async fn what_is_not_live_says_so_until_it_is() {
+    let mut nats = private_nats().await;
+    let mut hub = Hub::start(HubOptions::on(&nats.url(), &database().await)).await;
+    hub.ask("register.tick", json!({"instance_id": "1"})).await;
+    let top = Top::start(&hub);
+    top.shows(&["2 services", "tick", "1/1", "service registered"]).await;
+    for outage in ["NATS: not connected for", "no hub answers for"] {
+        assert!(!top.text().contains(outage), "{}", top.text());
+        if outage.starts_with("NATS") {
+            nats.kill9().await
+        } else {
+            hub.process.kill9().await
+        }
+        top.shows(&[outage, "tick", "1/1"]).await;
+        assert_eq!(top.colour_of(outage), vt100::Color::Idx(1), "red");
+        top.seconds_pass(outage).await;
+        if outage.starts_with("NATS") {
+            nats.restart().await.unwrap()
+        } else {
+            hub.process.restart().await
+        }
+        top.shows_no(outage).await;
+        top.shows_no("not live").await;
+        hub.process.ready().await;
+    }
+    // It is live again, not only silent about it.
+    hub.ask("register.tick", json!({"instance_id": "2"})).await;
+    top.shows(&["2/2"]).await;
+}
+
+#[tokio::test]
+async fn who_left_together_with_the_data_of_nats_goes_when_the_hub_says_so() {
+    let mut nats = private_nats().await;
+    let mut hub = Hub::start(HubOptions::on(&nats.url(), &database().await)).await;
+    for service in ["stays", "leaves"] {
+        hub.ask(&format!("register.{service}"), json!({"instance_id": "1"})).await;
+    }
+    let top = Top::start(&hub);
+    top.shows(&["3 services", "stays", "leaves"]).await;
+    // It doesn't see the marker that a goodbye leaves, and afterwards there is none.
+    top.signal("STOP");
+    hub.ask("deregister.leaves", json!({"instance_id": "1"})).await;
+    hub.process.kill9().await;
+    nats.kill9().await;
+    std::fs::remove_dir_all(nats.folder().join("store")).unwrap();
+    nats.restart().await.unwrap();
+    top.signal("CONT");
+    // Nothing in KV, and no hub: what was known is still shown.
+    top.shows(&["no hub answers for"]).await;
+    top.seconds_pass("no hub answers for").await;
+    top.shows(&["3 services", "stays", "leaves"]).await;
+    hub.process.restart().await;
+    top.shows(&["2 services", "2 healthy", "stays"]).await;
+    top.shows_no("no hub answers").await;
+    top.shows_no("not live").await;
+    hub.ask("register.comes", json!({"instance_id": "1"})).await;
+    top.shows(&["3 services", "comes"]).await;
 }

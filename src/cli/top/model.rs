@@ -1,6 +1,7 @@
 //! What is known of the fleet, and what of it is looked at. No clock, no terminal, no NATS.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use ratatui::crossterm::event::KeyEvent;
 
@@ -32,6 +33,8 @@ pub enum Update {
     Events(Vec<Event>),
     /// What only the hub can tell of one service.
     Detail(Box<Detail>),
+    /// Whether NATS and a hub answer.
+    Outage(Option<Outage>),
     /// Whether a feed is live, and why not.
     Feed(&'static str, Result<(), String>),
     /// What a person must know.
@@ -40,6 +43,24 @@ pub enum Update {
     Key(KeyEvent),
     /// Another size of the terminal.
     Resized,
+}
+
+/// Who doesn't answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// There is no connection.
+    Nats,
+    /// There is one, but no hub.
+    Hub,
+}
+
+/// A time in which nothing that is shown is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Who doesn't answer.
+    pub who: Absent,
+    /// When they last did.
+    pub since: Instant,
 }
 
 /// What only the hub can tell of one service.
@@ -127,6 +148,8 @@ pub struct Model {
     pub told: Option<String>,
     /// Whether the keys are explained.
     pub help: bool,
+    /// Set while nothing is live.
+    pub outage: Option<Outage>,
     /// Feeds that are not live, and why.
     pub broken: BTreeMap<&'static str, String>,
 }
@@ -150,6 +173,7 @@ impl Model {
             question: None,
             told: None,
             help: false,
+            outage: None,
             broken: BTreeMap::new(),
         }
     }
@@ -194,6 +218,7 @@ impl Model {
                     self.detail = Some(*detail);
                 }
             }
+            Update::Outage(outage) => self.outage = outage,
             Update::Feed(name, Ok(())) => {
                 self.broken.remove(name);
             }

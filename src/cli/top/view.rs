@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Clear, List, ListItem, ListState, Paragraph, Row, Table, TableState};
 use time::OffsetDateTime;
 
-use super::model::{Model, Pane};
+use super::model::{Absent, Model, Outage, Pane};
 use crate::cli::alerts::by_urgency;
 use crate::cli::fleet::sparkline;
 use crate::cli::session::Out;
@@ -31,7 +31,7 @@ pub fn draw(frame: &mut Frame<'_>, model: &mut Model) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(heading(model)), head);
+    frame.render_widget(Paragraph::new(heading(model, now)), head);
     let last = model.lines().saturating_sub(1);
     *model.selection() = (*model.selection()).min(last);
     match model.inside.clone() {
@@ -45,19 +45,30 @@ pub fn draw(frame: &mut Frame<'_>, model: &mut Model) {
     }
     draw_alerts(frame, alerts, model, now);
     draw_timeline(frame, timeline, model);
+    if model.outage.is_some() {
+        let known_before = fleet.union(alerts).union(timeline);
+        frame.buffer_mut().set_style(known_before, Style::new().add_modifier(Modifier::DIM));
+    }
     frame.render_widget(Paragraph::new(footing(model)), foot);
     if model.help {
         draw_help(frame);
     }
 }
 
-fn heading(model: &Model) -> Line<'static> {
+fn heading(model: &Model, now: OffsetDateTime) -> Line<'static> {
     let ([healthy, degraded, down], instances) = model.counts();
-    let mut spans = vec![
-        Span::styled("central-hub", Style::new().add_modifier(Modifier::BOLD)),
-        Span::raw(format!("  {} services, {instances} instances  ", healthy + degraded + down)),
-        Span::styled(format!("{healthy} healthy"), Style::new().fg(Color::Green)),
-    ];
+    let alarm = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+    let mut spans = vec![Span::styled("central-hub", Style::new().add_modifier(Modifier::BOLD))];
+    // First, so that no width cuts it off.
+    if let Some(Outage { who, since }) = model.outage {
+        let what = match who {
+            Absent::Nats => "NATS: not connected",
+            Absent::Hub => "no hub answers",
+        };
+        spans.push(Span::styled(format!("  {what} for {}", ago(now - since.elapsed(), now)), alarm));
+    }
+    spans.push(Span::raw(format!("  {} services, {instances} instances  ", healthy + degraded + down)));
+    spans.push(Span::styled(format!("{healthy} healthy"), Style::new().fg(Color::Green)));
     for (count, name, colour) in [(degraded, "degraded", Color::Yellow), (down, "down", Color::Red)] {
         if count > 0 {
             spans.push(Span::styled(format!("  {count} {name}"), Style::new().fg(colour)));
@@ -67,8 +78,7 @@ fn heading(model: &Model) -> Line<'static> {
         spans.push(Span::raw(format!("  /{}", model.filter)));
     }
     for name in model.broken.keys() {
-        let style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
-        spans.push(Span::styled(format!("  {name}: not live"), style));
+        spans.push(Span::styled(format!("  {name}: not live"), alarm));
     }
     Line::from(spans)
 }
