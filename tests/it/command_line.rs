@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::ask::{Hub, SOON};
-use crate::stack::{HubOptions, eventually, executable};
+use crate::stack::{HubOptions, database, eventually, executable, private_nats};
 
 /// The program, pointed at a hub.
 struct Program {
@@ -464,6 +464,33 @@ async fn what_follows_is_a_document_a_line() {
     assert_eq!(events.document()["details"]["version"], 2);
     hub.ask("config.delete.tick", "").await;
     assert_eq!(events.document()["kind"], "deleted");
+}
+
+#[tokio::test]
+async fn a_timeline_is_followed_over_a_restart_of_nats_and_told_once() {
+    let mut nats = private_nats().await;
+    let mut hub = Hub::start(HubOptions::on(&nats.url(), &database().await)).await;
+    let program = Program::of(&hub);
+    for instance in ["1", "2"] {
+        hub.ask("register.tick", json!({"instance_id": instance})).await;
+    }
+    let mut events = program.follow(&["timeline", "tick", "--limit", "1", "--follow", "--json"]);
+    assert_eq!(events.document()["instance_id"], "2");
+    for round in 0..2 {
+        nats.kill9().await;
+        if round == 1 {
+            std::fs::remove_dir_all(nats.folder().join("store")).unwrap();
+        }
+        nats.restart().await.unwrap();
+        hub.process.ready().await;
+        let comers = [format!("{round}-a"), format!("{round}-b"), format!("{round}-c")];
+        for instance in &comers {
+            hub.ask("register.tick", json!({"instance_id": instance})).await;
+        }
+        for instance in comers {
+            assert_eq!(events.document()["instance_id"], instance);
+        }
+    }
 }
 
 #[tokio::test]

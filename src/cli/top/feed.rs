@@ -198,6 +198,7 @@ async fn who_is_there(hub: &HubClient, bucket: Bucket) -> Result<BTreeSet<Key>, 
 /// The past, and then each event; alerts are asked for again when one of them tells of an alert.
 async fn follow(hub: &HubClient, name: &str, sender: &Sender<Update>) -> Result<Gone, Failure> {
     let stream = jetstream::new(hub.nats().clone()).get_stream(name).await?;
+    let before = stream.cached_info().state.last_sequence;
     let config = OrderedConfig { deliver_policy: DeliverPolicy::New, ..OrderedConfig::default() };
     let mut messages = stream.create_consumer(config).await?.messages().await?;
     let request = Timeline { limit: Some(PAST), ..Timeline::default() };
@@ -210,7 +211,12 @@ async fn follow(hub: &HubClient, name: &str, sender: &Sender<Update>) -> Result<
         }
     }
     while let Some(message) = messages.next().await {
-        let Ok(event) = serde_json::from_slice::<Event>(&message?.payload) else { continue };
+        let message = message?;
+        // A consumer that mends itself before it had anything to tell begins with all that the stream holds.
+        if message.info().is_ok_and(|info| info.stream_sequence <= before) {
+            continue;
+        }
+        let Ok(event) = serde_json::from_slice::<Event>(&message.payload) else { continue };
         if event.topic == Topic::Alert {
             let request = AlertsList { active: Some(true), limit: Some(PAST), ..AlertsList::default() };
             let alerts = hub.call(&request).await?.alerts;
