@@ -211,7 +211,8 @@ impl<S: Fold> Watcher<S> {
     /// what isn't allowed.)
     async fn wait_for_bucket(&self, most: Duration) {
         let deadline = Instant::now() + most;
-        let mut was_away = false;
+        // Looked at before the first pause: it may be made in that.
+        let mut was_away = self.read().await.is_err();
         while Instant::now() < deadline {
             let look = LOOK.mul_f64(0.5 + fastrand::f64() / 2.0);
             sleep(look.min(deadline.saturating_duration_since(Instant::now()))).await;
