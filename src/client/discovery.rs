@@ -140,6 +140,7 @@ pub(super) fn confirm(hub: &HubClient, watch: &mut KeyWatch<Services>) {
                 loop {
                     doubt.notified().await;
                     again.reset();
+                    let doubted = state.borrow().unconfirmed.clone();
                     let listed = loop {
                         match hub.get_services(ServicesList::default()).await {
                             Ok(listed) => break listed,
@@ -149,7 +150,7 @@ pub(super) fn confirm(hub: &HubClient, watch: &mut KeyWatch<Services>) {
                             }
                         }
                     };
-                    state.send_if_modified(|services| services.keep_only(&listed));
+                    state.send_if_modified(|services| services.keep_only(doubted, &listed));
                 }
             }
         })
@@ -174,14 +175,17 @@ impl Services {
         self.known.range(from..).take_while(move |((name, _), _)| name == service).map(|(_, instance)| instance)
     }
 
-    /// Of those that the bucket lacks only these are there; whether others were taken for it.
-    fn keep_only(&mut self, listed: &[Instance]) -> bool {
-        let unconfirmed = std::mem::take(&mut self.unconfirmed);
+    /// Of those that the bucket lacked when the hub was asked, and lacks still, only these are there; whether others were
+    /// taken for it.
+    fn keep_only(&mut self, doubted: BTreeSet<(ServiceName, String)>, listed: &[Instance]) -> bool {
         let listed: BTreeSet<_> =
             listed.iter().map(|there| (&there.service_name, there.instance_id.as_str())).collect();
         let before = self.known.len();
-        for gone in unconfirmed.iter().filter(|(service, id)| !listed.contains(&(service, id.as_str()))) {
-            self.known.remove(gone);
+        for key in doubted {
+            let is_gone = self.unconfirmed.remove(&key) && !listed.contains(&(&key.0, key.1.as_str()));
+            if is_gone {
+                self.known.remove(&key);
+            }
         }
         self.known.len() < before
     }
@@ -290,9 +294,11 @@ mod tests {
         services.take(News::Settled);
         assert_eq!(names(&services), ["a.1", "b.1", "b.2", "c.1"], "or nobody may");
         let listed: Vec<Instance> = ["a.1", "c.1"].map(|key| services.known[&known(key)].as_ref().clone()).into();
-        assert!(services.keep_only(&listed));
+        let mut doubted = services.unconfirmed.clone();
+        doubted.insert(known("b.2"));
+        assert!(services.keep_only(doubted.clone(), &listed));
         assert_eq!(names(&services), ["a.1", "b.2", "c.1"], "the hub says so, and the bucket");
-        assert!(!services.keep_only(&[]));
+        assert!(!services.keep_only(doubted, &[]), "each question is about those that it was asked for");
     }
 
     #[test]

@@ -34,15 +34,15 @@ const BOUNDS: Bounds = Bounds { begin: 100, end: 1_000 };
 /// a fleet that starts changes it all the time.
 const REST: u32 = 20;
 
+/// And no later than this, however long it took: an alert may name no cause, or another one, until then.
+const REST_AT_MOST: Duration = Duration::from_secs(10);
+
 /// How long what a service stands on may take to be looked at before the service's alert begins: it should name its cause
 /// from the first.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked at for that, at the most.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-
-/// And no later than this, however long it took: an alert may name no cause, or another one, until then.
-const REST_AT_MOST: Duration = Duration::from_secs(10);
 
 /// Brings alerts to what facts call for, while this replica leads.
 pub struct AlertPass {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::jetstream::kv::Store;
+use central_hub::cli::stack::NatsServer;
 use central_hub::client::ServicesView;
 use central_hub::domain::name::ServiceName;
 use central_hub::domain::status::Status;
@@ -96,6 +98,18 @@ async fn a_view_is_live_and_needs_no_hub_to_be_read() {
     ids_become(&late, &["a.2", "b.1"]).await;
 }
 
+/// The hub is killed, and NATS loses its data; then somebody makes the bucket again.
+async fn bucket_comes_back_empty(nats: &mut NatsServer, hub: &mut Hub, view: &ServicesView) -> Store {
+    hub.process.kill9().await;
+    nats.kill9().await;
+    std::fs::remove_dir_all(nats.folder().join("store")).unwrap();
+    nats.restart().await.unwrap();
+    eventually(SOON, || async { !view.is_live() }).await;
+    let jetstream = async_nats::jetstream::new(hub.nats.clone());
+    let bucket = async_nats::jetstream::kv::Config { bucket: format!("{}_services", hub.prefix), ..Default::default() };
+    eventually(SOON, || jetstream.create_key_value(bucket.clone())).await
+}
+
 #[tokio::test]
 async fn a_bucket_that_is_emptied_or_lost_empties_no_view() {
     let mut nats = private_nats().await;
@@ -109,14 +123,7 @@ async fn a_bucket_that_is_emptied_or_lost_empties_no_view() {
     ids_become(&view, &["a.1", "a.2"]).await;
 
     // NATS comes back empty and without a hub: what was known stays.
-    hub.process.kill9().await;
-    nats.kill9().await;
-    std::fs::remove_dir_all(nats.folder().join("store")).unwrap();
-    nats.restart().await.unwrap();
-    eventually(SOON, || async { !view.is_live() }).await;
-    let jetstream = async_nats::jetstream::new(hub.nats.clone());
-    let bucket = async_nats::jetstream::kv::Config { bucket: format!("{}_services", hub.prefix), ..Default::default() };
-    eventually(SOON, || jetstream.create_key_value(bucket.clone())).await;
+    bucket_comes_back_empty(&mut nats, &mut hub, &view).await;
     eventually(2 * NEWEST, || async { view.is_live() }).await;
     assert_eq!(ids(&view).len(), 2, "an empty bucket is no news");
 
@@ -142,14 +149,7 @@ async fn a_bucket_that_was_filled_in_part_takes_nobody_from_a_view() {
     ids_become(&view, &["a.1", "a.2", "a.3"]).await;
     let record = hub.value_once("services", "a.1", |_| true).await.to_string();
 
-    hub.process.kill9().await;
-    nats.kill9().await;
-    std::fs::remove_dir_all(nats.folder().join("store")).unwrap();
-    nats.restart().await.unwrap();
-    eventually(SOON, || async { !view.is_live() }).await;
-    let jetstream = async_nats::jetstream::new(hub.nats.clone());
-    let bucket = async_nats::jetstream::kv::Config { bucket: format!("{}_services", hub.prefix), ..Default::default() };
-    let bucket = eventually(SOON, || jetstream.create_key_value(bucket.clone())).await;
+    let bucket = bucket_comes_back_empty(&mut nats, &mut hub, &view).await;
     bucket.put("a.1", record.into()).await.unwrap();
     eventually(2 * NEWEST, || async { view.is_live() }).await;
     // For longer than a bucket that was made anew has to be filled.
